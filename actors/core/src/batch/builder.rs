@@ -1,0 +1,181 @@
+//! Rows in, batches out: one batch per shape.
+
+use std::{ops::Range, sync::Arc};
+
+use super::{Arena, Batch, Metric, Shape, push_cell};
+use crate::{
+    time::Timestamp,
+    value::{Quality, Value, ValueType},
+};
+
+/// Collects rows as decoders find them. A decoder calls [`begin`](Self::begin), then [`cell`](Self::cell) for each
+/// metric, then [`end`](Self::end); a row that turns out bad is left with [`abandon`](Self::abandon).
+///
+/// Rows with the same metrics in the same order share a batch; the order of rows within a batch is that of arrival.
+#[derive(Debug, Default)]
+pub struct BatchBuilder {
+    open: Vec<Batch>,
+    /// The batch that took the last row: the next row nearly always has the same shape.
+    last: usize,
+    row: Row,
+}
+
+#[derive(Debug, Default)]
+struct Row {
+    device: String,
+    time: Timestamp,
+    seq: Option<u64>,
+    quality: Quality,
+    names: String,
+    cells: Vec<(Range<usize>, Cell)>,
+    arena: Arena,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Cell {
+    F64(f64),
+    I64(i64),
+    Bool(bool),
+    Text(usize),
+    Bytes(usize),
+}
+
+impl BatchBuilder {
+    pub fn begin(&mut self, device: &str) {
+        self.row.clear();
+        self.row.device.push_str(device);
+    }
+
+    pub fn device(&mut self, device: &str) {
+        self.row.device.clear();
+        self.row.device.push_str(device);
+    }
+
+    pub fn time(&mut self, time: Timestamp) {
+        self.row.time = time;
+    }
+
+    pub fn seq(&mut self, seq: u64) {
+        self.row.seq = Some(seq);
+    }
+
+    pub fn quality(&mut self, quality: Quality) {
+        self.row.quality = quality;
+    }
+
+    /// Adds a metric to the current row. `false`, and nothing is added, when the row has this metric already.
+    pub fn cell(&mut self, name: &str, value: Value<'_>) -> bool {
+        let row = &mut self.row;
+        if row.cells.iter().any(|(range, _)| &row.names[range.clone()] == name) {
+            return false;
+        }
+        let start = row.names.len();
+        row.names.push_str(name);
+        let cell = match value {
+            Value::F64(v) => Cell::F64(v),
+            Value::I64(v) => Cell::I64(v),
+            Value::Bool(v) => Cell::Bool(v),
+            Value::Text(v) => {
+                row.arena.push(v.as_bytes());
+                Cell::Text(row.arena.ends.len() - 1)
+            }
+            Value::Bytes(v) => {
+                row.arena.push(v);
+                Cell::Bytes(row.arena.ends.len() - 1)
+            }
+        };
+        row.cells.push((start..row.names.len(), cell));
+        true
+    }
+
+    /// Cells in the current row.
+    pub fn cells(&self) -> usize {
+        self.row.cells.len()
+    }
+
+    /// Completes the current row.
+    pub fn end(&mut self) {
+        let at = self.batch_for_row();
+        self.last = at;
+        let (batch, row) = (&mut self.open[at], &self.row);
+        batch.extend_last_run(&row.device);
+        batch.push_head(row.time, row.seq, row.quality);
+        for (column, (_, cell)) in batch.columns.iter_mut().zip(&row.cells) {
+            push_cell(column, Some(row.value(*cell)));
+        }
+    }
+
+    /// Forgets the current row.
+    pub fn abandon(&mut self) {
+        self.row.clear();
+    }
+
+    /// The batches collected, in the order in which their shapes first occurred; the builder is empty again.
+    pub fn finish(&mut self) -> Vec<Batch> {
+        self.last = 0;
+        std::mem::take(&mut self.open)
+    }
+
+    fn batch_for_row(&mut self) -> usize {
+        if self.open.get(self.last).is_some_and(|batch| self.row.fits(batch)) {
+            return self.last;
+        }
+        if let Some(at) = self.open.iter().position(|batch| self.row.fits(batch)) {
+            return at;
+        }
+        self.open.push(Batch::empty(Arc::new(self.row.shape())));
+        self.open.len() - 1
+    }
+}
+
+impl Row {
+    fn clear(&mut self) {
+        self.device.clear();
+        self.time = Timestamp::default();
+        self.seq = None;
+        self.quality = Quality::Good;
+        self.names.clear();
+        self.cells.clear();
+        self.arena.bytes.clear();
+        self.arena.ends.clear();
+    }
+
+    fn fits(&self, batch: &Batch) -> bool {
+        let metrics = batch.shape.metrics();
+        metrics.len() == self.cells.len()
+            && metrics.iter().zip(&self.cells).all(|(metric, (name, cell))| {
+                metric.value_type == cell.value_type() && *metric.name == self.names[name.clone()]
+            })
+    }
+
+    fn shape(&self) -> Shape {
+        let metric = |(name, cell): &(Range<usize>, Cell)| Metric {
+            name: self.names[name.clone()].into(),
+            value_type: cell.value_type(),
+            unit: "".into(),
+        };
+        Shape::new(self.cells.iter().map(metric).collect())
+    }
+
+    fn value(&self, cell: Cell) -> Value<'_> {
+        match cell {
+            Cell::F64(v) => Value::F64(v),
+            Cell::I64(v) => Value::I64(v),
+            Cell::Bool(v) => Value::Bool(v),
+            Cell::Text(at) => Value::Text(std::str::from_utf8(self.arena.value(at)).unwrap_or_default()),
+            Cell::Bytes(at) => Value::Bytes(self.arena.value(at)),
+        }
+    }
+}
+
+impl Cell {
+    fn value_type(self) -> ValueType {
+        match self {
+            Cell::F64(_) => ValueType::F64,
+            Cell::I64(_) => ValueType::I64,
+            Cell::Bool(_) => ValueType::Bool,
+            Cell::Text(_) => ValueType::Text,
+            Cell::Bytes(_) => ValueType::Bytes,
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What a Millpond node thinks. Everything here is a plain value or a plain state machine: time, input and stored state
+//! come in as arguments, effects go out as values. No runtime, no clock, no disk, no network, no randomness.
+
+pub mod batch;
+pub mod dead_letter;
+pub mod disk;
+pub mod ids;
+pub mod limits;
+pub mod map;
+pub mod record;
+pub mod rule;
+pub mod schema;
+pub mod time;
+pub mod value;
+pub mod window;

@@ -1,0 +1,105 @@
+//! What the journal holds: records by origin, incarnation and sequence number.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What stands in a record's payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum RecordKind {
+    /// A block of events (`crate::block`).
+    Events = 1,
+    /// Panes that fired: MessagePack of `Vec<crate::window::Pane>`.
+    Panes = 2,
+    /// Changes of alerts: MessagePack of `Vec<crate::alert::Alert>`.
+    Alerts = 3,
+    /// Late events of one window: MessagePack of `Vec<crate::window::LateEvent>`.
+    Late = 4,
+    /// Records that were given up, and why: MessagePack of [`DropRange`].
+    DropRange = 5,
+}
+
+impl RecordKind {
+    pub const ALL: [RecordKind; 5] =
+        [RecordKind::Events, RecordKind::Panes, RecordKind::Alerts, RecordKind::Late, RecordKind::DropRange];
+
+    pub fn from_u8(code: u8) -> Option<RecordKind> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == code)
+    }
+
+    pub fn class(self) -> Class {
+        match self {
+            RecordKind::Events => Class::Raw,
+            RecordKind::Panes | RecordKind::Late => Class::Pane,
+            RecordKind::Alerts => Class::Alert,
+            RecordKind::DropRange => Class::State,
+        }
+    }
+}
+
+/// What goes first when the link is thin, and last when the disk is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Class {
+    /// Alerts and commands.
+    Alert = 0,
+    /// Twins, registry, configuration, and the book-keeping of what was dropped.
+    State = 1,
+    /// Results of windows.
+    Pane = 2,
+    /// Events as the devices sent them.
+    Raw = 3,
+}
+
+impl Class {
+    pub const ALL: [Class; 4] = [Class::Alert, Class::State, Class::Pane, Class::Raw];
+
+    pub fn name(self) -> &'static str {
+        ["alert", "state", "pane", "raw"][self as usize]
+    }
+}
+
+/// Why records are not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DropReason {
+    /// Older than the class may become.
+    Age,
+    /// The class had used up its quota.
+    Quota,
+    /// The disk was full and the class the first to give way.
+    DiskFull,
+    /// The bytes on disk were damaged and could not be read back.
+    Damaged,
+}
+
+/// The receipt for records that were given up: nothing leaves the journal without one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRange {
+    pub class: Class,
+    /// First and last sequence number of the range. Records of other classes inside it may still be there.
+    pub first: u64,
+    pub last: u64,
+    pub records: u64,
+    /// Events in those records, when they held any.
+    pub events: u64,
+    pub reason: DropReason,
+}
+
+/// A hybrid logical clock: 48 bits of wall-clock milliseconds, 16 bits that order what one millisecond holds
+/// (Kulkarni et al., "Logical Physical Clocks", 2014).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Hlc(pub u64);
+
+impl Hlc {
+    /// The next reading, later than every one before it even when the wall clock stands still or goes back.
+    pub fn tick(self, wall_ms: i64) -> Hlc {
+        Hlc((self.0 + 1).max((wall_ms.max(0) as u64) << 16))
+    }
+
+    pub fn wall_ms(self) -> i64 {
+        (self.0 >> 16) as i64
+    }
+}
