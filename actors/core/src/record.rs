@@ -103,3 +103,24 @@ impl Hlc {
         (self.0 >> 16) as i64
     }
 }
+
+/// MessagePack with named fields: how everything but blocks is written to disk and wire.
+///
+/// # Panics
+/// When the type can not be written as MessagePack at all, which is a mistake in the type.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(value).unwrap_or_else(|error| panic!("not expressible as MessagePack: {error}"))
+}
+
+/// Reads what [`encode`] wrote.
+///
+/// # Errors
+/// When the bytes are not MessagePack or do not hold a `T`.
+pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Undecodable> {
+    rmp_serde::from_slice(bytes).map_err(|error| Undecodable(error.to_string()))
+}
+
+/// Bytes that do not hold what they should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot be read: {0}")]
+pub struct Undecodable(String);
