@@ -7,6 +7,7 @@ pub mod disk;
 pub mod ids;
 pub mod limits;
 pub mod map;
+pub mod problem;
 pub mod record;
 pub mod rule;
 pub mod schema;
