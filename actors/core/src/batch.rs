@@ -157,6 +157,18 @@ impl ColumnValues {
         }
     }
 
+    fn truncate(&mut self, rows: usize) {
+        match self {
+            ColumnValues::F64(v) => v.truncate(rows),
+            ColumnValues::I64(v) => v.truncate(rows),
+            ColumnValues::Bool(v) => v.truncate(rows),
+            ColumnValues::Text(v) | ColumnValues::Bytes(v) => {
+                v.ends.truncate(rows);
+                v.bytes.truncate(v.ends.last().map_or(0, |end| *end as usize));
+            }
+        }
+    }
+
     fn type_name(&self) -> &'static str {
         match self {
             ColumnValues::F64(_) => "f64",
@@ -264,6 +276,26 @@ impl Batch {
         self.push_head(from.times[row], seq, from.quality_of(row));
         for (to, column) in self.columns.iter_mut().zip(&from.columns) {
             push_cell(to, column.value(row));
+        }
+    }
+
+    /// Takes back all rows from `rows` on.
+    pub fn truncate(&mut self, rows: usize) {
+        while self.runs.last().is_some_and(|run| run.start as usize >= rows) {
+            self.runs.pop();
+        }
+        if let Some(run) = self.runs.last_mut() {
+            run.end = run.end.min(rows as u32);
+        }
+        self.names.truncate(self.runs.last().map_or(0, |run| run.name.1 as usize));
+        self.times.truncate(rows);
+        self.seqs.truncate(rows);
+        self.quality.truncate(rows);
+        for column in &mut self.columns {
+            column.values.truncate(rows);
+            if let Some(present) = &mut column.present {
+                present.truncate(rows);
+            }
         }
     }
 

@@ -10,6 +10,8 @@ pub const METRICS_PER_EVENT_MAX: usize = 256;
 pub const VALUE_BYTES_MAX: usize = 64 << 10;
 /// Events of one payload or block.
 pub const EVENTS_PER_BATCH_MAX: usize = 65_536;
+/// Different sets of metrics in one payload: each makes a batch of its own.
+pub const SHAPES_PER_PAYLOAD_MAX: usize = 1024;
 /// One payload at a door: an MQTT packet or an HTTP body after decompression.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// A block that the node encodes itself stays below this, so that it fits one value of the store.

@@ -1,3 +1,4 @@
 //! How a node listens. A door takes connections, reads what devices and people say, and hands it to the [`port::Node`] behind it.
 
+pub mod payload;
 pub mod port;

@@ -18,6 +18,8 @@ pub struct BatchBuilder {
     /// The batch that took the last row: the next row nearly always has the same shape.
     last: usize,
     row: Row,
+    /// Rows of each open batch when [`mark`](BatchBuilder::mark) was called.
+    marked: Vec<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -110,9 +112,31 @@ impl BatchBuilder {
         self.row.clear();
     }
 
+    /// Remembers what is in the builder now: [`rollback`](Self::rollback) comes back to it.
+    pub fn mark(&mut self) {
+        self.marked.clear();
+        self.marked.extend(self.open.iter().map(Batch::rows));
+    }
+
+    /// Takes back all rows since the last [`mark`](Self::mark), and the current row with them.
+    pub fn rollback(&mut self) {
+        self.abandon();
+        self.open.truncate(self.marked.len());
+        for (batch, rows) in self.open.iter_mut().zip(&self.marked) {
+            batch.truncate(*rows);
+        }
+        self.last = 0;
+    }
+
+    /// Different shapes since the last [`mark`](Self::mark).
+    pub fn new_shapes(&self) -> usize {
+        self.open.len().saturating_sub(self.marked.len())
+    }
+
     /// The batches collected, in the order in which their shapes first occurred; the builder is empty again.
     pub fn finish(&mut self) -> Vec<Batch> {
         self.last = 0;
+        self.marked.clear();
         std::mem::take(&mut self.open)
     }
 
