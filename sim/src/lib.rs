@@ -1,1 +1,3 @@
-//! sim
+//! Simulated worlds: fleets of machines that behave like machines.
+
+pub mod fleet;
