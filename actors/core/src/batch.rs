@@ -82,6 +82,8 @@ pub struct DeviceRef {
 
 impl DeviceRef {
     pub const UNTYPED: u32 = u32::MAX;
+    /// Stands for a device that was not let in; all its rows are rejected.
+    pub const UNKNOWN: DeviceRef = DeviceRef { index: u32::MAX, device_type: DeviceRef::UNTYPED };
 }
 
 /// Variable-length values, one after another.

@@ -1,7 +1,9 @@
 //! What a Millpond node thinks. Everything here is a plain value or a plain state machine: time, input and stored state
 //! come in as arguments, effects go out as values. No runtime, no clock, no disk, no network, no randomness.
 
+pub mod admission;
 pub mod batch;
+pub mod block;
 pub mod dead_letter;
 pub mod disk;
 pub mod ids;
