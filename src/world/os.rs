@@ -1,0 +1,59 @@
+//! Single things that commands want of the operating system: files named by a user, the environment, the size of the machine.
+#![expect(clippy::disallowed_methods, reason = "commands reach the operating system only from here")]
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    path::Path,
+};
+
+use millpond_env::DiskSpace;
+
+/// Reads a file that a user named on the command line.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    fs::read(path)
+}
+
+/// Opens a file that a user named on the command line, to be read from its start.
+pub fn open(path: &Path) -> io::Result<fs::File> {
+    fs::File::open(path)
+}
+
+/// Creates a file that must not be there yet.
+pub fn create_new(path: &Path) -> io::Result<fs::File> {
+    fs::File::create_new(path)
+}
+
+/// Creates the directory and those above it, for their owner only; directories that are there stay as they are.
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// An environment variable, when it is set to something.
+pub fn var(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Room on the file system of `path`, as an unprivileged process may use it.
+pub fn disk_space(path: &Path) -> io::Result<DiskSpace> {
+    let mut name = path.as_os_str().as_bytes().to_vec();
+    name.push(0);
+    // SAFETY: `name` ends with a zero byte and `stat` is large enough; statvfs writes nothing else.
+    let stat = unsafe {
+        let mut stat: libc::statvfs = std::mem::zeroed();
+        if libc::statvfs(name.as_ptr().cast(), &mut stat) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        stat
+    };
+    let block = stat.f_frsize as u64;
+    Ok(DiskSpace { free: stat.f_bavail as u64 * block, total: stat.f_blocks as u64 * block })
+}
