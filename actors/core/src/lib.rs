@@ -6,6 +6,7 @@ pub mod batch;
 pub mod block;
 pub mod dead_letter;
 pub mod disk;
+pub mod expr;
 pub mod ids;
 pub mod limits;
 pub mod map;

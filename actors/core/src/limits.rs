@@ -18,6 +18,45 @@ pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 pub const BLOCK_BYTES_TARGET: usize = 60 << 10;
 /// A value of the journal: redb stores this many bytes without waste, and one more in twice the space.
 pub const JOURNAL_VALUE_BYTES: usize = 65_520;
+/// Payload of one record of the journal.
+pub const RECORD_BYTES_MAX: usize = 16 << 20;
+/// Key of an entry in one of the store's state tables.
+pub const STATE_KEY_BYTES_MAX: usize = 1024;
+/// Source of an expression of a rule, a filter or an enrichment.
+pub const EXPR_BYTES_MAX: usize = 1024;
+/// Levels of an expression: brackets, and operators one inside the other.
+pub const EXPR_DEPTH_MAX: usize = 64;
+/// Checks of passwords at a time: each takes 19 MiB of memory and some 20 ms of a processor.
+pub const PASSWORD_CHECKS_MAX: usize = 2;
+/// Length of a password.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+/// Passwords remembered as right, so that a storm of reconnects is cheap.
+pub const REMEMBERED_PASSWORDS_MAX: usize = 16_384;
+/// User names whose refused logins are counted.
+pub const REFUSED_NAMES_MAX: usize = 1024;
+/// Length of an MQTT topic or filter, and how many levels it may have.
+pub const TOPIC_BYTES_MAX: usize = 1024;
+pub const TOPIC_LEVELS_MAX: usize = 64;
+/// Sessions of the MQTT broker, connected or waiting for their client.
+pub const MQTT_SESSIONS_MAX: usize = 100_000;
+/// Subscriptions of one MQTT client.
+pub const MQTT_SUBSCRIPTIONS_MAX: usize = 256;
+/// Messages that wait for one MQTT client, and their bytes.
+pub const MQTT_QUEUE_MAX: usize = 4096;
+pub const MQTT_QUEUE_BYTES_MAX: usize = 8 << 20;
+/// Messages sent to one MQTT client and not acknowledged by it.
+pub const MQTT_INFLIGHT_OUT_MAX: usize = 128;
+/// Publishes of one MQTT client that are not acknowledged yet, and their bytes: then its socket is not read.
+pub const MQTT_PENDING_MAX: usize = 16_384;
+pub const MQTT_PENDING_BYTES_MAX: usize = 4 << 20;
+/// Bytes waiting to be written to one MQTT client, above which its socket is not read.
+pub const MQTT_OUT_BYTES_MAX: usize = 256 << 10;
+/// Topic aliases that one MQTT client may set.
+pub const MQTT_ALIASES_MAX: usize = 64;
+/// Retained MQTT messages, and their bytes.
+pub const MQTT_RETAINED_MAX: usize = 65_536;
+pub const MQTT_RETAINED_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(BLOCK_BYTES_TARGET < JOURNAL_VALUE_BYTES);
 const _: () = assert!(VALUE_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+const _: () = assert!(MQTT_PENDING_BYTES_MAX >= PAYLOAD_BYTES_MAX && MQTT_QUEUE_BYTES_MAX >= PAYLOAD_BYTES_MAX);
