@@ -1,8 +1,11 @@
 //! Rows in, batches out: one batch per shape.
+//!
+//! The next row nearly always has the shape of the last one. As long as its metrics come as that shape says, the row is *on track*:
+//! its names are neither kept nor searched. At the first other metric it leaves the track, and its names are written out.
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Arena, Batch, Metric, Shape, push_cell};
+use super::{Arena, Batch, ColumnValues, Metric, Shape};
 use crate::{
     time::Timestamp,
     value::{Quality, Value, ValueType},
@@ -17,6 +20,8 @@ pub struct BatchBuilder {
     open: Vec<Batch>,
     /// The batch that took the last row: the next row nearly always has the same shape.
     last: usize,
+    /// The shape of the last row, also when its batch has left.
+    track: Option<Arc<Shape>>,
     row: Row,
     /// Rows of each open batch when [`mark`](BatchBuilder::mark) was called.
     marked: Vec<usize>,
@@ -28,8 +33,12 @@ struct Row {
     time: Timestamp,
     seq: Option<u64>,
     quality: Quality,
-    names: String,
-    cells: Vec<(Range<usize>, Cell)>,
+    /// The cells so far are the first ones of the last row's shape, by name and type; `names` is empty then.
+    on_track: bool,
+    text: String,
+    /// Where the name of each cell stands in `text`.
+    names: Vec<Range<usize>>,
+    cells: Vec<Cell>,
     arena: Arena,
 }
 
@@ -65,28 +74,31 @@ impl BatchBuilder {
         self.row.quality = quality;
     }
 
+    /// Adds a metric if it is the one that stands here in the shape of the last row; `false`, and nothing is added, otherwise.
+    /// Saves whoever decodes the checks of a name: it was good then, and cannot occur twice.
+    pub fn cell_as_before(&mut self, name: &[u8], value: Value<'_>) -> bool {
+        let row = &mut self.row;
+        let expected = self.track.as_ref().and_then(|shape| shape.metrics().get(row.cells.len()));
+        let fits = row.on_track
+            && expected.is_some_and(|metric| metric.name.as_bytes() == name && metric.value_type == value.value_type());
+        if fits {
+            row.push(value);
+        }
+        fits
+    }
+
     /// Adds a metric to the current row. `false`, and nothing is added, when the row has this metric already.
     pub fn cell(&mut self, name: &str, value: Value<'_>) -> bool {
+        if self.cell_as_before(name.as_bytes(), value) {
+            return true;
+        }
+        self.leave_track();
         let row = &mut self.row;
-        if row.cells.iter().any(|(range, _)| &row.names[range.clone()] == name) {
+        if row.names.iter().any(|range| &row.text[range.clone()] == name) {
             return false;
         }
-        let start = row.names.len();
-        row.names.push_str(name);
-        let cell = match value {
-            Value::F64(v) => Cell::F64(v),
-            Value::I64(v) => Cell::I64(v),
-            Value::Bool(v) => Cell::Bool(v),
-            Value::Text(v) => {
-                row.arena.push(v.as_bytes());
-                Cell::Text(row.arena.ends.len() - 1)
-            }
-            Value::Bytes(v) => {
-                row.arena.push(v);
-                Cell::Bytes(row.arena.ends.len() - 1)
-            }
-        };
-        row.cells.push((start..row.names.len(), cell));
+        row.push_name(name);
+        row.push(value);
         true
     }
 
@@ -100,10 +112,17 @@ impl BatchBuilder {
         let at = self.batch_for_row();
         self.last = at;
         let (batch, row) = (&mut self.open[at], &self.row);
+        if !row.on_track {
+            self.track = Some(batch.shape.clone());
+        }
         batch.extend_last_run(&row.device);
         batch.push_head(row.time, row.seq, row.quality);
-        for (column, (_, cell)) in batch.columns.iter_mut().zip(&row.cells) {
-            push_cell(column, Some(row.value(*cell)));
+        // The columns of a builder have no gaps: rows with other metrics are in other batches.
+        for (column, cell) in batch.columns.iter_mut().zip(&row.cells) {
+            match (&mut column.values, *cell) {
+                (ColumnValues::F64(values), Cell::F64(x)) => values.push(x),
+                (values, cell) => values.push(Some(row.value(cell))),
+            }
         }
     }
 
@@ -141,14 +160,36 @@ impl BatchBuilder {
     }
 
     fn batch_for_row(&mut self) -> usize {
-        if self.open.get(self.last).is_some_and(|batch| self.row.fits(batch)) {
-            return self.last;
+        if let (true, Some(track)) = (self.row.on_track, &self.track)
+            && track.metrics().len() == self.row.cells.len()
+        {
+            if self.open.get(self.last).is_some_and(|batch| Arc::ptr_eq(&batch.shape, track)) {
+                return self.last;
+            }
+            if let Some(at) = self.open.iter().position(|batch| Arc::ptr_eq(&batch.shape, track)) {
+                return at;
+            }
+            self.open.push(Batch::empty(track.clone()));
+            return self.open.len() - 1;
         }
+        self.leave_track();
         if let Some(at) = self.open.iter().position(|batch| self.row.fits(batch)) {
             return at;
         }
         self.open.push(Batch::empty(Arc::new(self.row.shape())));
         self.open.len() - 1
+    }
+
+    fn leave_track(&mut self) {
+        if !std::mem::replace(&mut self.row.on_track, false) {
+            return;
+        }
+        if let Some(shape) = &self.track {
+            let cells = self.row.cells.len();
+            for metric in &shape.metrics()[..cells] {
+                self.row.push_name(&metric.name);
+            }
+        }
     }
 }
 
@@ -158,27 +199,51 @@ impl Row {
         self.time = Timestamp::default();
         self.seq = None;
         self.quality = Quality::Good;
+        self.on_track = true;
+        self.text.clear();
         self.names.clear();
         self.cells.clear();
         self.arena.bytes.clear();
         self.arena.ends.clear();
     }
 
+    fn push_name(&mut self, name: &str) {
+        let start = self.text.len();
+        self.text.push_str(name);
+        self.names.push(start..self.text.len());
+    }
+
+    fn push(&mut self, value: Value<'_>) {
+        self.cells.push(match value {
+            Value::F64(v) => Cell::F64(v),
+            Value::I64(v) => Cell::I64(v),
+            Value::Bool(v) => Cell::Bool(v),
+            Value::Text(v) => {
+                self.arena.push(v.as_bytes());
+                Cell::Text(self.arena.ends.len() - 1)
+            }
+            Value::Bytes(v) => {
+                self.arena.push(v);
+                Cell::Bytes(self.arena.ends.len() - 1)
+            }
+        });
+    }
+
     fn fits(&self, batch: &Batch) -> bool {
         let metrics = batch.shape.metrics();
         metrics.len() == self.cells.len()
-            && metrics.iter().zip(&self.cells).all(|(metric, (name, cell))| {
-                metric.value_type == cell.value_type() && *metric.name == self.names[name.clone()]
+            && metrics.iter().zip(self.names.iter().zip(&self.cells)).all(|(metric, (name, cell))| {
+                metric.value_type == cell.value_type() && *metric.name == self.text[name.clone()]
             })
     }
 
     fn shape(&self) -> Shape {
-        let metric = |(name, cell): &(Range<usize>, Cell)| Metric {
-            name: self.names[name.clone()].into(),
+        let metric = |(name, cell): (&Range<usize>, &Cell)| Metric {
+            name: self.text[name.clone()].into(),
             value_type: cell.value_type(),
             unit: "".into(),
         };
-        Shape::new(self.cells.iter().map(metric).collect())
+        Shape::new(self.names.iter().zip(&self.cells).map(metric).collect())
     }
 
     fn value(&self, cell: Cell) -> Value<'_> {

@@ -139,7 +139,9 @@ impl<'de> Visitor<'de> for Row<'_, '_, '_> {
         reading.rows.begin();
         while let Some(key) = map.next_key_seed(Key(&mut *reading.key))? {
             match key {
-                Some(key) => map.next_value_seed(Cell { rows: &mut *reading.rows, rejected: &mut reading.rejected, key })?,
+                Some(key) => {
+                    map.next_value_seed(Cell { rows: &mut *reading.rows, rejected: &mut reading.rejected, key })?
+                }
                 None => {
                     let key = &**reading.key;
                     map.next_value_seed(Cell { rows: &mut *reading.rows, rejected: &mut reading.rejected, key })?;
@@ -187,7 +189,7 @@ struct Cell<'x, 'a> {
 
 impl Cell<'_, '_> {
     fn set<E: de::Error>(self, field: Field<'_>) -> Result<(), E> {
-        self.rows.field(self.key, field).map_err(|error| {
+        self.rows.field(self.key.as_bytes(), field).map_err(|error| {
             *self.rejected = Some(error);
             E::custom("rejected")
         })

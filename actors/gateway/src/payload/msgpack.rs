@@ -92,11 +92,14 @@ impl<'p> Reader<'p> {
             head @ 0x80..=0x8f => Ok(usize::from(head & 0x0f)),
             0xde => Ok(self.u16()? as usize),
             0xdf => Ok(self.u32()? as usize),
-            head => Err(PayloadError::malformed(format!("expected a map, or an array of maps, but found {}", kind(head)))),
+            head => {
+                Err(PayloadError::malformed(format!("expected a map, or an array of maps, but found {}", kind(head))))
+            }
         }
     }
 
-    fn key(&mut self) -> Result<&'p str, PayloadError> {
+    /// The bytes of a key; whether they are UTF-8 is seen when the name is new.
+    fn key(&mut self) -> Result<&'p [u8], PayloadError> {
         let length = match self.u8()? {
             head @ 0xa0..=0xbf => usize::from(head & 0x1f),
             0xd9 => self.u8()? as usize,
@@ -104,14 +107,14 @@ impl<'p> Reader<'p> {
             0xdb => self.u32()? as usize,
             head => return Err(PayloadError::malformed(format!("a key is {}, not text", kind(head)))),
         };
-        self.text(length)
+        self.take(length)
     }
 
     fn text(&mut self, length: usize) -> Result<&'p str, PayloadError> {
         std::str::from_utf8(self.take(length)?).map_err(|_| PayloadError::malformed("text is not UTF-8"))
     }
 
-    fn field(&mut self, key: &str) -> Result<Field<'p>, PayloadError> {
+    fn field(&mut self, key: &[u8]) -> Result<Field<'p>, PayloadError> {
         let head = self.u8()?;
         Ok(match head {
             0xcb => Field::Float(f64::from_bits(self.u64()?)),
@@ -144,7 +147,8 @@ impl<'p> Reader<'p> {
             }
             0xd4..=0xd8 => self.extension(1 << (head - 0xd4))?,
             _ => {
-                let detail = format!("{:?} is {}, but metrics are flat names", shown(key), kind(head));
+                let key = String::from_utf8_lossy(key);
+                let detail = format!("{:?} is {}, but metrics are flat names", shown(&key), kind(head));
                 return Err(PayloadError::malformed(detail));
             }
         })

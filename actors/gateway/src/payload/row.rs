@@ -4,8 +4,8 @@ use millpond_core::{
     batch::{BatchBuilder, UNTIMED},
     dead_letter::Reason,
     limits::{
-        DEVICE_NAME_BYTES_MAX, EVENTS_PER_BATCH_MAX, METRIC_NAME_BYTES_MAX, METRICS_PER_EVENT_MAX, SHAPES_PER_PAYLOAD_MAX,
-        VALUE_BYTES_MAX,
+        DEVICE_NAME_BYTES_MAX, EVENTS_PER_BATCH_MAX, METRIC_NAME_BYTES_MAX, METRICS_PER_EVENT_MAX,
+        SHAPES_PER_PAYLOAD_MAX, VALUE_BYTES_MAX,
     },
     time::Timestamp,
     value::{Quality, Value, number_of_integer},
@@ -73,8 +73,9 @@ impl<'a> Rows<'a> {
     }
 
     /// Adds one key of the current row.
-    pub fn field(&mut self, key: &str, field: Field<'_>) -> Result<(), PayloadError> {
-        match key.as_bytes() {
+    #[inline]
+    pub fn field(&mut self, key: &[u8], field: Field<'_>) -> Result<(), PayloadError> {
+        match key {
             b"ts" => self.time(field),
             b"seq" => self.seq(field),
             b"device" | b"device_id" => self.device(field),
@@ -103,10 +104,10 @@ impl<'a> Rows<'a> {
         Ok(())
     }
 
-    fn metric(&mut self, name: &str, field: Field<'_>) -> Result<(), PayloadError> {
-        check_metric(name)?;
+    #[inline]
+    fn metric(&mut self, name: &[u8], field: Field<'_>) -> Result<(), PayloadError> {
         let value = match field {
-            Field::Null => return Ok(()),
+            Field::Null => return metric_name(name).map(|_| ()),
             Field::Unsigned(n) => i64::try_from(n).map_or(Value::F64(n as f64), number_of_integer),
             Field::Signed(n) => number_of_integer(n),
             Field::Float(x) => Value::F64(x),
@@ -115,14 +116,18 @@ impl<'a> Rows<'a> {
             Field::Bytes(bytes) => Value::Bytes(check_size(name, bytes.len()).map(|()| bytes)?),
             Field::Time(at) => Value::I64(at.0),
         };
+        if self.builder.cell_as_before(name, value) { Ok(()) } else { self.other_metric(name, value) }
+    }
+
+    /// A metric that the row before did not have in this place.
+    #[cold]
+    fn other_metric(&mut self, name: &[u8], value: Value<'_>) -> Result<(), PayloadError> {
+        let name = metric_name(name)?;
         if self.builder.cells() == METRICS_PER_EVENT_MAX {
             let detail = format!("there are more than {METRICS_PER_EVENT_MAX} metrics");
             return Err(PayloadError::new(Reason::TooLarge, detail));
         }
-        if !self.builder.cell(name, value) {
-            return Err(twice(name));
-        }
-        Ok(())
+        if self.builder.cell(name, value) { Ok(()) } else { Err(twice(name)) }
     }
 
     fn device(&mut self, field: Field<'_>) -> Result<(), PayloadError> {
@@ -206,6 +211,7 @@ pub(super) fn check_device(device: &str) -> Result<(), PayloadError> {
     Err(PayloadError::new(Reason::BadDevice, detail))
 }
 
+/// A metric's name: as a device's.
 pub(super) fn check_metric(name: &str) -> Result<(), PayloadError> {
     if !name.is_empty() && name.len() <= METRIC_NAME_BYTES_MAX && is_printable(name) {
         return Ok(());
@@ -221,10 +227,16 @@ pub(super) fn shown(text: &str) -> &str {
     text.char_indices().nth(60).map_or(text, |(end, _)| &text[..end])
 }
 
-fn check_size(name: &str, bytes: usize) -> Result<(), PayloadError> {
+fn metric_name(name: &[u8]) -> Result<&str, PayloadError> {
+    let name = std::str::from_utf8(name).map_err(|_| PayloadError::malformed("a metric's name is not UTF-8"))?;
+    check_metric(name).map(|()| name)
+}
+
+fn check_size(name: &[u8], bytes: usize) -> Result<(), PayloadError> {
     if bytes <= VALUE_BYTES_MAX {
         return Ok(());
     }
+    let name = metric_name(name)?;
     let detail = format!("metric {name:?} has {bytes} bytes, more than {VALUE_BYTES_MAX}");
     Err(PayloadError::new(Reason::TooLarge, detail))
 }
