@@ -24,7 +24,9 @@ pub const RECORD_BYTES_MAX: usize = 16 << 20;
 pub const STATE_KEY_BYTES_MAX: usize = 1024;
 /// Source of an expression of a rule, a filter or an enrichment.
 pub const EXPR_BYTES_MAX: usize = 1024;
-/// Levels of an expression: brackets, and operators one inside the other.
+/// Brackets of an expression one inside the other: each costs the parser about 16 KiB of stack.
+pub const EXPR_BRACKETS_MAX: usize = 24;
+/// Levels of an expression: operators one inside the other, and terms of a sum.
 pub const EXPR_DEPTH_MAX: usize = 64;
 /// Checks of passwords at a time: each takes 19 MiB of memory and some 20 ms of a processor.
 pub const PASSWORD_CHECKS_MAX: usize = 2;
@@ -56,6 +58,16 @@ pub const MQTT_ALIASES_MAX: usize = 64;
 /// Retained MQTT messages, and their bytes.
 pub const MQTT_RETAINED_MAX: usize = 65_536;
 pub const MQTT_RETAINED_BYTES_MAX: usize = 64 << 20;
+/// Metrics of one window and key; further ones are left out and counted.
+pub const WINDOW_METRICS_MAX: usize = 1024;
+/// Slices (or sessions) of one window and key that are held because late events may still change them.
+pub const WINDOW_PARTS_MAX: usize = 10_000;
+/// Quantiles of one window.
+pub const WINDOW_QUANTILES_MAX: usize = 16;
+/// Shapes for which a window remembers where its metrics stand.
+pub const WINDOW_SHAPES_MAX: usize = 1024;
+/// Magnitudes of one sign that a quantile sketch tells apart: all of 32 octaves.
+pub const SKETCH_BUCKETS_MAX: usize = 2048;
 
 const _: () = assert!(BLOCK_BYTES_TARGET < JOURNAL_VALUE_BYTES);
 const _: () = assert!(VALUE_BYTES_MAX <= PAYLOAD_BYTES_MAX);
