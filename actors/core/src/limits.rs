@@ -10,6 +10,12 @@ pub const METRICS_PER_EVENT_MAX: usize = 256;
 pub const VALUE_BYTES_MAX: usize = 64 << 10;
 /// Events of one payload or block.
 pub const EVENTS_PER_BATCH_MAX: usize = 65_536;
+/// Events × metrics of one block: at 8 bytes each that is what decoding may take in memory.
+pub const CELLS_PER_BATCH_MAX: usize = 2 << 20;
+/// Names of all devices of one block together, decoded.
+pub const BLOCK_NAME_BYTES_MAX: usize = 8 << 20;
+/// Text and bytes of all metrics of one block together, decoded.
+pub const BLOCK_TEXT_BYTES_MAX: usize = 8 << 20;
 /// Different sets of metrics in one payload: each makes a batch of its own.
 pub const SHAPES_PER_PAYLOAD_MAX: usize = 1024;
 /// One payload at a door: an MQTT packet or an HTTP body after decompression.
@@ -68,7 +74,25 @@ pub const WINDOW_QUANTILES_MAX: usize = 16;
 pub const WINDOW_SHAPES_MAX: usize = 1024;
 /// Magnitudes of one sign that a quantile sketch tells apart: all of 32 octaves.
 pub const SKETCH_BUCKETS_MAX: usize = 2048;
+/// Rules of a node.
+pub const RULES_MAX: usize = 1000;
+/// Facts that a rule's enrichment adds to an alert, and bytes of one.
+pub const RULE_FACTS_MAX: usize = 32;
+pub const FACT_BYTES_MAX: usize = 1024;
+/// Keys of panes that one rule on a window keeps apart.
+pub const RULE_KEYS_MAX: usize = 100_000;
+/// Shapes for which a rule book remembers what concerns it.
+pub const RULE_SHAPES_MAX: usize = 1024;
+/// Alerts that are pending or firing at once.
+pub const ALERTS_OPEN_MAX: usize = 100_000;
+/// Pairs of rule and key whose last notification is remembered.
+pub const ALERT_KEYS_MAX: usize = 100_000;
+/// Alerts shown in one digest.
+pub const DIGEST_ALERTS_MAX: usize = 50;
 
 const _: () = assert!(BLOCK_BYTES_TARGET < JOURNAL_VALUE_BYTES);
 const _: () = assert!(VALUE_BYTES_MAX <= PAYLOAD_BYTES_MAX);
+const _: () = assert!(BLOCK_NAME_BYTES_MAX >= PAYLOAD_BYTES_MAX && BLOCK_TEXT_BYTES_MAX >= PAYLOAD_BYTES_MAX);
+const _: () = assert!(CELLS_PER_BATCH_MAX >= PAYLOAD_BYTES_MAX && CELLS_PER_BATCH_MAX >= EVENTS_PER_BATCH_MAX);
+const _: () = assert!(METRICS_PER_EVENT_MAX <= u16::MAX as usize);
 const _: () = assert!(MQTT_PENDING_BYTES_MAX >= PAYLOAD_BYTES_MAX && MQTT_QUEUE_BYTES_MAX >= PAYLOAD_BYTES_MAX);

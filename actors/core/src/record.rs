@@ -88,6 +88,22 @@ pub struct DropRange {
     pub reason: DropReason,
 }
 
+impl DropRange {
+    /// MessagePack with named fields: the payload of a record of kind [`RecordKind::DropRange`].
+    pub fn encode(&self) -> Vec<u8> {
+        rmp_serde::to_vec_named(self).expect("numbers and names always encode")
+    }
+
+    pub fn decode(payload: &[u8]) -> Result<DropRange, BadDropRange> {
+        rmp_serde::from_slice(payload).map_err(|error| BadDropRange(error.to_string()))
+    }
+}
+
+/// The payload of a drop range could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a drop range: {0}")]
+pub struct BadDropRange(String);
+
 /// A hybrid logical clock: 48 bits of wall-clock milliseconds, 16 bits that order what one millisecond holds
 /// (Kulkarni et al., "Logical Physical Clocks", 2014).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
