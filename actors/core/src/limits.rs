@@ -18,6 +18,16 @@ pub const BLOCK_NAME_BYTES_MAX: usize = 8 << 20;
 pub const BLOCK_TEXT_BYTES_MAX: usize = 8 << 20;
 /// Different sets of metrics in one payload: each makes a batch of its own.
 pub const SHAPES_PER_PAYLOAD_MAX: usize = 1024;
+/// Watchers of the live events at a time, and what each may be behind: batches, and bytes of them.
+pub const TAP_READERS_MAX: usize = 16;
+pub const TAP_QUEUE_MAX: usize = 1024;
+pub const TAP_QUEUE_BYTES_MAX: usize = 1 << 20;
+/// Points that a query answers at most, and when it does not say how many.
+pub const QUERY_POINTS_MAX: usize = 500_000;
+pub const QUERY_POINTS_DEFAULT: usize = 100_000;
+/// Lines of any other list that HTTP answers with at most, and when the request does not say how many.
+pub const LIST_LINES_MAX: usize = 10_000;
+pub const LIST_LINES_DEFAULT: usize = 100;
 /// One payload at a door: an MQTT packet or an HTTP body after decompression.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// A block that the node encodes itself stays below this, so that it fits one value of the store.
