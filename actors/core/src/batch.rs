@@ -4,9 +4,10 @@
 //! *run*; a device may have several runs until [`Batch::grouped`] joins them. Columns may have gaps, so a shape is the
 //! union of what its rows carry.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use crate::{
+    map::{FixedMap, FixedSet},
     time::Timestamp,
     value::{Quality, Value, ValueType},
 };
@@ -66,7 +67,7 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn rows(&self) -> std::ops::Range<usize> {
+    pub fn rows(&self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 }
@@ -209,6 +210,47 @@ impl Column {
     }
 }
 
+impl Column {
+    fn gather(&self, ranges: &[Range<usize>]) -> Column {
+        let arena = |arena: &Arena| {
+            let mut gathered = Arena { bytes: Vec::with_capacity(arena.bytes.len()), ends: Vec::new() };
+            ranges.iter().flat_map(Clone::clone).for_each(|row| gathered.push(arena.value(row)));
+            gathered
+        };
+        let values = match &self.values {
+            ColumnValues::F64(values) => ColumnValues::F64(gather(values, ranges)),
+            ColumnValues::I64(values) => ColumnValues::I64(gather(values, ranges)),
+            ColumnValues::Bool(values) => ColumnValues::Bool(gather(values, ranges)),
+            ColumnValues::Text(values) => ColumnValues::Text(arena(values)),
+            ColumnValues::Bytes(values) => ColumnValues::Bytes(arena(values)),
+        };
+        Column { values, present: self.present.as_ref().map(|present| gather(present, ranges)) }
+    }
+
+    fn extend(&mut self, more: &Column) {
+        let (before, rows) = (self.values.len(), more.values.len());
+        match (&mut self.values, &more.values) {
+            (ColumnValues::F64(to), ColumnValues::F64(more)) => to.extend_from_slice(more),
+            (ColumnValues::I64(to), ColumnValues::I64(more)) => to.extend_from_slice(more),
+            (ColumnValues::Bool(to), ColumnValues::Bool(more)) => to.extend_from_slice(more),
+            (ColumnValues::Text(to), ColumnValues::Text(more))
+            | (ColumnValues::Bytes(to), ColumnValues::Bytes(more)) => {
+                let base = to.bytes.len() as u32;
+                to.bytes.extend_from_slice(&more.bytes);
+                to.ends.extend(more.ends.iter().map(|end| base + end));
+            }
+            (to, more) => panic!("a column of {} behind one of {}", more.type_name(), to.type_name()),
+        }
+        if self.present.is_some() || more.present.is_some() {
+            let present = self.present.get_or_insert_with(|| vec![true; before]);
+            match &more.present {
+                Some(more) => present.extend_from_slice(more),
+                None => present.resize(before + rows, true),
+            }
+        }
+    }
+}
+
 /// Events of one shape. All vectors that are not empty have one slot per row.
 #[derive(Clone, Debug)]
 pub struct Batch {
@@ -273,7 +315,7 @@ impl Batch {
     /// Appends row `row` of `from`, which has the same shape. Consecutive rows of a device share a run.
     pub fn push_row_of(&mut self, from: &Batch, device: &str, row: usize) {
         debug_assert_eq!(self.shape.fingerprint(), from.shape.fingerprint());
-        self.extend_last_run(device);
+        self.extend_last_run(device, 1);
         let seq = from.seq(row);
         self.push_head(from.times[row], seq, from.quality_of(row));
         for (to, column) in self.columns.iter_mut().zip(&from.columns) {
@@ -316,38 +358,88 @@ impl Batch {
         cells + self.times.len() * 8 + self.seqs.len() * 16 + self.names.len() + self.runs.len() * 16 + 256
     }
 
+    /// Whether every device has one run.
+    pub fn is_grouped(&self) -> bool {
+        // Sorted names, as most senders write them, are told without a set.
+        let sorted = self.runs.windows(2).all(|pair| self.device(&pair[0]) < self.device(&pair[1]));
+        if sorted {
+            return true;
+        }
+        let mut seen: FixedSet<&str> = FixedSet::default();
+        seen.reserve(self.runs.len());
+        self.runs.iter().all(|run| seen.insert(self.device(run)))
+    }
+
     /// The same rows with one run per device, devices in the order of their first row, rows of a device in their order.
     pub fn grouped(self) -> Batch {
+        if self.is_grouped() {
+            return self;
+        }
+        let mut first: FixedMap<&str, usize> = FixedMap::default();
         let mut order: Vec<(usize, Run)> = Vec::with_capacity(self.runs.len());
-        let mut first = std::collections::BTreeMap::new();
-        let mut repeated = false;
         for run in &self.runs {
             let next = first.len();
-            let rank = *first.entry(self.device(run)).or_insert(next);
-            repeated |= rank != next;
-            order.push((rank, *run));
-        }
-        if !repeated {
-            return self;
+            order.push((*first.entry(self.device(run)).or_insert(next), *run));
         }
         order.sort_by_key(|(rank, _)| *rank);
         let mut grouped = Batch::empty(self.shape.clone());
-        for (_, run) in order {
-            for row in run.rows() {
-                grouped.push_row_of(&self, self.device(&run), row);
-            }
+        for (_, run) in &order {
+            grouped.extend_last_run(self.device(run), run.end - run.start);
         }
+        let ranges: Vec<Range<usize>> = order.iter().map(|(_, run)| run.rows()).collect();
+        grouped.times = gather(&self.times, &ranges);
+        grouped.seqs = gather(&self.seqs, &ranges);
+        grouped.quality = gather(&self.quality, &ranges);
+        grouped.columns = self.columns.iter().map(|column| column.gather(&ranges)).collect();
         grouped
     }
 
-    fn extend_last_run(&mut self, device: &str) {
-        let same = self.runs.last().is_some_and(|run| self.device(run) == device);
-        if same {
-            if let Some(run) = self.runs.last_mut() {
-                run.end += 1;
-            }
-        } else {
-            self.push_run(device, 1);
+    /// Appends all rows of `other`, which has the same shape.
+    ///
+    /// # Panics
+    /// When it has another shape.
+    pub fn append(&mut self, other: &Batch) {
+        assert!(self.shape == other.shape, "batches of different shapes");
+        let before = self.rows();
+        for run in &other.runs {
+            self.extend_last_run(other.device(run), run.end - run.start);
+        }
+        self.times.extend_from_slice(&other.times);
+        extend_optional(&mut self.seqs, &other.seqs, None, before, other.rows());
+        extend_optional(&mut self.quality, &other.quality, Quality::Good, before, other.rows());
+        for (column, more) in self.columns.iter_mut().zip(&other.columns) {
+            column.extend(more);
+        }
+    }
+
+    /// One batch of the rows of all, which have one shape, in their order; `None` when there is no batch.
+    ///
+    /// # Panics
+    /// When the shapes differ.
+    pub fn concat(batches: impl IntoIterator<Item = Batch>) -> Option<Batch> {
+        let mut batches = batches.into_iter();
+        let mut all = batches.next()?;
+        batches.for_each(|batch| all.append(&batch));
+        Some(all)
+    }
+
+    /// A batch with its devices, for a decoder that fills in the rows: `names` end at `ends`, and `counts` are the rows of each.
+    pub(crate) fn with_devices(shape: Arc<Shape>, names: String, ends: &[u32], counts: &[u32]) -> Batch {
+        let mut batch = Batch::empty(shape);
+        let (mut name, mut start) = (0, 0);
+        batch.runs.extend(ends.iter().zip(counts).map(|(&name_end, &count)| {
+            let run = Run { name: (name, name_end), start, end: start + count };
+            (name, start) = (name_end, run.end);
+            run
+        }));
+        batch.names = names;
+        batch
+    }
+
+    fn extend_last_run(&mut self, device: &str, rows: u32) {
+        match self.runs.last_mut() {
+            Some(run) if self.names[run.name.0 as usize..run.name.1 as usize] == *device => run.end += rows,
+            _ => self.push_run(device, rows),
         }
     }
 
@@ -363,6 +455,24 @@ impl Batch {
             self.quality.push(quality);
         }
     }
+}
+
+fn gather<T: Copy>(values: &[T], ranges: &[Range<usize>]) -> Vec<T> {
+    let mut gathered = Vec::with_capacity(values.len());
+    if !values.is_empty() {
+        ranges.iter().for_each(|range| gathered.extend_from_slice(&values[range.clone()]));
+    }
+    gathered
+}
+
+/// Appends to a vector that is empty when every slot is the default.
+fn extend_optional<T: Copy>(to: &mut Vec<T>, more: &[T], default: T, before: usize, rows: usize) {
+    if to.is_empty() && more.is_empty() {
+        return;
+    }
+    to.resize(before, default);
+    to.extend_from_slice(more);
+    to.resize(before + rows, default);
 }
 
 fn push_cell(column: &mut Column, value: Option<Value<'_>>) {

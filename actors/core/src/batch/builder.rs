@@ -115,7 +115,7 @@ impl BatchBuilder {
         if !row.on_track {
             self.track = Some(batch.shape.clone());
         }
-        batch.extend_last_run(&row.device);
+        batch.extend_last_run(&row.device, 1);
         batch.push_head(row.time, row.seq, row.quality);
         // The columns of a builder have no gaps: rows with other metrics are in other batches.
         for (column, cell) in batch.columns.iter_mut().zip(&row.cells) {
