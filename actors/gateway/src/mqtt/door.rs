@@ -1,0 +1,100 @@
+//! What all connections of the door share.
+
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use millpond_env::Env;
+use tokio::sync::watch;
+
+use super::{
+    MqttMetrics, MqttSettings,
+    codec::Text,
+    ingest::{Held, Ingest, Route, route},
+};
+use crate::{
+    auth::Auth,
+    broker::{Broker, Will},
+    port::{Node, Receipt, Source},
+};
+
+/// The name of the door in sources and dead letters.
+pub(super) const NAME: &str = "mqtt";
+
+pub(super) struct Door {
+    pub env: Env,
+    pub node: Arc<dyn Node>,
+    pub broker: Arc<Broker>,
+    pub auth: Arc<Auth>,
+    pub settings: MqttSettings,
+    pub metrics: MqttMetrics,
+    stop: watch::Receiver<bool>,
+    /// Begins the identifiers given to clients that have none, so that those of two boots differ.
+    boot: String,
+    named: AtomicU64,
+}
+
+impl Door {
+    pub(super) fn new(
+        env: Env,
+        node: Arc<dyn Node>,
+        broker: Arc<Broker>,
+        auth: Arc<Auth>,
+        settings: MqttSettings,
+        metrics: MqttMetrics,
+        stop: watch::Receiver<bool>,
+    ) -> Door {
+        let boot = env.entropy.seed("mqtt.names")[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+        Door { env, node, broker, auth, settings, metrics, stop, boot, named: AtomicU64::new(0) }
+    }
+
+    /// Resolves when the door closes.
+    pub(super) fn stopped(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let mut stop = self.stop.clone();
+        Box::pin(async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        })
+    }
+
+    /// A name for a client that gave none.
+    pub(super) fn name(&self) -> String {
+        format!("auto-{}-{}", self.boot, self.named.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Publishes the will of a client that is gone, as the client would have: telemetry is stored, a retained message is kept, and then
+    /// subscribers see it.
+    pub(super) fn publish_will(self: &Arc<Door>, will: Will) {
+        let door = self.clone();
+        self.env.spawn(async move {
+            let Will { mut message, login, .. } = will;
+            let kept = if route(&message.topic) != Route::Other {
+                message.retain = false;
+                door.ingest(&message.topic, message.payload.clone(), login).await
+            } else if message.retain {
+                let (topic, payload) = (message.topic.to_string(), message.payload.clone());
+                door.broker.may_retain(&topic, payload.len()) && door.node.retain(topic, payload, message.qos).await
+            } else {
+                true
+            };
+            if kept {
+                door.broker.deliver(message, None);
+            } else {
+                tracing::warn!(topic = %message.topic, "the will of a client was refused");
+            }
+        });
+    }
+
+    async fn ingest(&self, topic: &str, payload: bytes::Bytes, login: Arc<str>) -> bool {
+        let mut held = vec![Held { topic: Text::from(topic), payload }];
+        let Some(credit) = self.node.credit(held[0].payload.len()).await else { return false };
+        let source = Source { login, door: NAME };
+        let mut ingest = Ingest::default();
+        let (submission, receipt) = ingest.submission(&mut held, &source, self.env.wall(), Some(credit));
+        self.node.submit(submission);
+        matches!(receipt.await, Ok(Receipt::Stored { .. }))
+    }
+}
