@@ -1,25 +1,36 @@
 //! The commands: one module each, with `Args` (what clap reads) and `async fn run(args) -> anyhow::Result<ExitCode>`.
-//! Data goes to stdout, words to stderr. An error is printed with its chain of causes; a [`Hint`] in the chain becomes a `hint:` line.
+//!
+//! Data goes to stdout, words to stderr. An error is a [`Told`](crate::exit::Told), which carries cause, hint, code and exit code.
 
-use std::fmt;
+pub mod alerts;
+pub mod completions;
+pub mod config;
+pub mod dead_letter;
+pub mod devices;
+pub mod explain;
+pub mod query;
+pub mod remote;
+pub mod secrets;
+pub mod table;
+pub mod tap;
+pub mod validate;
+pub mod version;
+pub mod windows;
 
-/// What the user can do about an error; attach it with `.context(Hint(…))` or [`WithHint::hint`].
-#[derive(Debug)]
-pub struct Hint(pub String);
+use std::io::{IsTerminal, Write};
 
-impl fmt::Display for Hint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+/// Whether stderr shows colours.
+pub fn styled() -> bool {
+    std::io::stderr().is_terminal() && crate::world::os::var("NO_COLOR").is_none()
 }
 
-pub trait WithHint<T> {
-    /// Adds a hint to an error: a command to run or a thing to change.
-    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T>;
-}
-
-impl<T, E: Into<anyhow::Error>> WithHint<T> for Result<T, E> {
-    fn hint(self, hint: impl Into<String>) -> anyhow::Result<T> {
-        self.map_err(|error| error.into().context(Hint(hint.into())))
-    }
+/// Writes data to stdout.
+///
+/// # Errors
+/// When whoever reads it is gone; the program then ends quietly.
+pub fn out(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_ref())?;
+    stdout.flush()?;
+    Ok(())
 }

@@ -48,6 +48,14 @@ impl World {
     }
 }
 
+/// The executor of the program: at most four threads, because the work of a node is done in few, large steps.
+///
+/// # Errors
+/// When the operating system gives no threads.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(os::cores().min(4)).enable_all().build()
+}
+
 #[derive(Debug)]
 struct SystemEntropy;
 

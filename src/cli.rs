@@ -1,0 +1,93 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{commands, exit};
+
+/// An edge data mesh in one program.
+///
+/// Devices publish to the node by MQTT or HTTP. It stores before it acknowledges, computes windows, raises alerts, and survives being
+/// killed at any moment.
+#[derive(Debug, Parser)]
+#[command(name = "millpond", version, about, max_term_width = 100, after_help = AFTER_HELP, after_long_help = after_long_help())]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "Start here:
+  millpond demo                            a node and a fleet of simulated machines on this computer
+  millpond edge --config edge.toml         a node for real devices
+  millpond explain MP0103                  what a code means";
+
+const EXAMPLES: &str = "Start here:
+  millpond demo                            a node and a fleet of simulated machines on this computer
+  millpond edge --config edge.toml         a node for real devices
+  millpond validate edge.toml              all problems of a configuration at once
+  millpond query press-1 temperature       what a device measured
+  millpond explain MP0103                  what a code means
+
+Data goes to stdout, words go to stderr.";
+
+fn after_long_help() -> String {
+    format!("{EXAMPLES}\n\n{}", exit::CODES_HELP)
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Validate(commands::validate::Args),
+    Config(commands::config::Args),
+    Query(commands::query::Args),
+    Devices(commands::devices::Args),
+    Alerts(commands::alerts::Args),
+    Windows(commands::windows::Args),
+    Tap(commands::tap::Args),
+    #[command(name = "deadletter")]
+    DeadLetter(commands::dead_letter::Args),
+    HashPassword(commands::secrets::HashPassword),
+    Token(commands::secrets::Token),
+    Explain(commands::explain::Args),
+    Completions(commands::completions::Args),
+    Version(commands::version::Args),
+}
+
+impl Cli {
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Validate(args) => commands::validate::run(args).await,
+            Command::Config(args) => commands::config::run(args).await,
+            Command::Query(args) => commands::query::run(args).await,
+            Command::Devices(args) => commands::devices::run(args).await,
+            Command::Alerts(args) => commands::alerts::run(args).await,
+            Command::Windows(args) => commands::windows::run(args).await,
+            Command::Tap(args) => commands::tap::run(args).await,
+            Command::DeadLetter(args) => commands::dead_letter::run(args).await,
+            Command::HashPassword(args) => commands::secrets::hash_password(args).await,
+            Command::Token(args) => commands::secrets::token(args).await,
+            Command::Explain(args) => commands::explain::run(args).await,
+            Command::Completions(args) => commands::completions::run(args).await,
+            Command::Version(args) => commands::version::run(args).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_is_for() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Clients of a node, for commands.
+
+pub mod http;
+pub mod mqtt;

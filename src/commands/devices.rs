@@ -1,0 +1,60 @@
+//! `millpond devices`.
+
+use std::process::ExitCode;
+
+use crate::{
+    client::http::{escape, query_string},
+    commands::{
+        out,
+        remote::Remote,
+        table::{self, Column},
+    },
+    exit,
+};
+
+/// Show the devices that the node knows, or one of them
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  millpond devices
+  millpond devices press-1
+  millpond devices --json --limit 1000")]
+pub struct Args {
+    /// One device, with all that is known of it
+    device: Option<String>,
+    /// Only devices whose names come after this one
+    #[arg(long, value_name = "DEVICE")]
+    after: Option<String>,
+    /// Devices at most
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if let Some(device) = &args.device {
+        let answer = args.remote.get(&format!("/v1/devices/{}", escape(device))).await?;
+        out(if args.remote.json { format!("{answer}\n") } else { serde_json::to_string_pretty(&answer)? + "\n" })?;
+        return Ok(exit::OK);
+    }
+    let query = query_string(&[("after", args.after), ("limit", args.limit.map(|limit| limit.to_string()))]);
+    let answer = args.remote.get(&format!("/v1/devices{query}")).await?;
+    let items = table::items(&answer);
+    if args.remote.json {
+        table::print_json(items)?;
+    } else {
+        let columns = [
+            Column("DEVICE", "device_id"),
+            Column("TYPE", "device_type"),
+            Column("CONNECTED", "connected"),
+            Column("QUARANTINED", "quarantined"),
+            Column("LAST SEEN", "last_seen"),
+            Column("EVENTS", "accepted"),
+            Column("DUPLICATES", "duplicates"),
+            Column("REJECTED", "rejected"),
+            Column("SKEW MS", "skew_ms"),
+        ];
+        table::print(&columns, items)?;
+    }
+    Ok(exit::OK)
+}

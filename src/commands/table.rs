@@ -1,0 +1,90 @@
+//! Tables of what a node answered, and its plain JSON.
+
+use serde_json::Value;
+
+use crate::commands::out;
+
+/// A column: its title, and the key it shows (dots lead into objects).
+pub struct Column(pub &'static str, pub &'static str);
+
+/// The items of an answer: the array itself, or the first array in the object.
+pub fn items(answer: &Value) -> &[Value] {
+    match answer {
+        Value::Array(items) => items,
+        Value::Object(map) => map.values().find_map(Value::as_array).map_or(&[], Vec::as_slice),
+        _ => &[],
+    }
+}
+
+/// Prints one JSON document per item and line.
+pub fn print_json(items: &[Value]) -> anyhow::Result<()> {
+    items.iter().try_for_each(|item| out(format!("{item}\n")))
+}
+
+/// Prints the items as a table. Columns that no item has are left out; numbers stand to the right.
+pub fn print(columns: &[Column], items: &[Value]) -> anyhow::Result<()> {
+    out(render(columns, items))
+}
+
+pub fn render(columns: &[Column], items: &[Value]) -> String {
+    let columns: Vec<&Column> =
+        columns.iter().filter(|column| items.iter().any(|item| !find(item, column.1).is_null())).collect();
+    let rows: Vec<Vec<String>> =
+        items.iter().map(|item| columns.iter().map(|column| show(find(item, column.1))).collect()).collect();
+    let width = |at: usize| {
+        let cells = rows.iter().map(|row| row[at].chars().count());
+        cells.max().unwrap_or(0).max(columns[at].0.len())
+    };
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let is_number: Vec<bool> =
+        columns.iter().map(|column| items.iter().all(|item| !find(item, column.1).is_string())).collect();
+    let titles: Vec<String> = columns.iter().map(|column| column.0.to_owned()).collect();
+    let mut text = String::new();
+    for row in std::iter::once(&titles).chain(&rows) {
+        let mut line = String::new();
+        for (at, cell) in row.iter().enumerate() {
+            let padding = " ".repeat(widths[at] - cell.chars().count());
+            let (before, after) = if is_number[at] { (padding.as_str(), "") } else { ("", padding.as_str()) };
+            line.push_str(&format!("{before}{cell}{after}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn find<'a>(item: &'a Value, path: &str) -> &'a Value {
+    path.split('.').fold(item, |item, key| &item[key])
+}
+
+/// Control characters of strangers do not reach the terminal.
+fn show(value: &Value) -> String {
+    match value {
+        Value::Null => "–".to_owned(),
+        Value::String(text) => text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let items =
+            [json!({ "id": "press-1", "n": 5, "at": { "x": true } }), json!({ "id": "p\u{1b}[2J", "n": 12345 })];
+        let table =
+            render(&[Column("DEVICE", "id"), Column("N", "n"), Column("X", "at.x"), Column("NONE", "none")], &items);
+        assert_eq!(table, "DEVICE       N     X\npress-1      5  true\np\u{fffd}[2J   12345     –\n");
+    }
+
+    #[test]
+    fn items_are_found_in_an_answer_with_more_around_them() {
+        assert_eq!(items(&json!({ "next": "x", "devices": [1, 2] })).len(), 2);
+        assert_eq!(items(&json!([1])).len(), 1);
+        assert!(items(&json!("none")).is_empty());
+    }
+}

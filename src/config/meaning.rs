@@ -1,0 +1,141 @@
+//! What only the whole configuration can tell: names that are used twice or not at all, doors that stand open, numbers that
+//! contradict each other. What concerns events, windows, rules and users is judged by those who will work with it.
+
+use millpond_actors::settings::ClassRetention;
+use millpond_core::{
+    problem::{SpecProblem, is_name},
+    time::Span,
+};
+
+use super::{Address, Config, Problem, tree::Tree};
+
+pub fn check(config: &Config, tree: &Tree, problems: &mut Vec<Problem>) {
+    let mut found = Vec::new();
+    node(config, &mut found);
+    store(config, &mut found);
+    retention(config, &mut found);
+    webhooks(config, &mut found);
+    problems.extend(found.into_iter().map(|problem| placed(problem, tree)));
+    doors(config, tree, problems);
+}
+
+/// Finds where the thing was written that a specification's problem is about.
+pub fn placed(problem: SpecProblem, tree: &Tree) -> Problem {
+    let place = tree.find(&problem.place);
+    let message = format!("`{}`: {}", problem.place, problem.message);
+    Problem::error("MP0306", message).at(place).hint(problem.hint)
+}
+
+fn node(config: &Config, found: &mut Vec<SpecProblem>) {
+    if !is_name(&config.node.name) {
+        let message = format!("\"{}\" cannot name a node", config.node.name);
+        found.push(SpecProblem::new("node.name", message).hint("1 to 64 letters, digits, `-` and `_`"));
+    }
+    if config.node.data.as_os_str().is_empty() {
+        found
+            .push(SpecProblem::new("node.data", "a directory must be named").hint("for example \"/var/lib/millpond\""));
+    }
+    if config.mqtt.listen == config.http.listen && config.http.listen.0.port() != 0 {
+        let message = "MQTT and HTTP cannot share an address";
+        found.push(SpecProblem::new("http.listen", message).hint("give one of them another port"));
+    }
+}
+
+fn store(config: &Config, found: &mut Vec<SpecProblem>) {
+    let store = &config.store;
+    let (mib, gib) = (1 << 20, 1 << 30);
+    if !(mib..=gib).contains(&store.cache_bytes) {
+        found.push(SpecProblem::new("store.cache_bytes", "must be from 1048576 (1 MiB) to 1073741824 (1 GiB)"));
+    }
+    span("store.linger", store.linger, Span::ZERO, Span::from_secs(1), found);
+    span("checkpoint.every", config.checkpoint.every, Span::from_secs(1), Span::from_secs(3600), found);
+    if config.checkpoint.after_bytes < mib {
+        found.push(SpecProblem::new("checkpoint.after_bytes", "must be at least 1048576 (1 MiB)"));
+    }
+}
+
+fn span(place: &str, value: Span, least: Span, most: Span, found: &mut Vec<SpecProblem>) {
+    if value < least || value > most {
+        found.push(SpecProblem::new(place, format!("{value} is out of range")).hint(format!("from {least} to {most}")));
+    }
+}
+
+fn retention(config: &Config, found: &mut Vec<SpecProblem>) {
+    let all = &config.retention;
+    for (name, class) in [("alert", all.alert), ("state", all.state), ("pane", all.pane), ("raw", all.raw)] {
+        let ClassRetention { max_bytes, max_age, floor_bytes } = class;
+        let place = |field: &str| format!("retention.{name}.{field}");
+        if max_bytes < 1 << 20 {
+            found.push(SpecProblem::new(place("max_bytes"), "must be at least 1048576 (1 MiB)"));
+        }
+        if floor_bytes > max_bytes {
+            let message = format!("the floor of {floor_bytes} bytes is above max_bytes, {max_bytes}");
+            found.push(SpecProblem::new(place("floor_bytes"), message));
+        }
+        if max_age < Span::from_secs(60) {
+            found.push(SpecProblem::new(place("max_age"), format!("{max_age} is too short")).hint("1m or more"));
+        }
+    }
+}
+
+fn webhooks(config: &Config, found: &mut Vec<SpecProblem>) {
+    for (at, webhook) in config.webhooks.iter().enumerate() {
+        let place = |field: &str| format!("webhooks[{at}].{field}");
+        if !is_name(&webhook.name) {
+            let message = format!("\"{}\" cannot name a webhook", webhook.name);
+            found.push(SpecProblem::new(place("name"), message).hint("1 to 64 letters, digits, `-` and `_`"));
+        }
+        if config.webhooks[..at].iter().any(|other| other.name == webhook.name) {
+            found.push(SpecProblem::new(place("name"), format!("two webhooks are named `{}`", webhook.name)));
+        }
+        match webhook.url.parse::<hyper::Uri>() {
+            Ok(url) if url.host().is_some() && url.scheme_str() == Some("http") => {}
+            Ok(url) if url.scheme_str() == Some("https") => {
+                let hint = "send to an http:// address on this machine or site, and let a proxy there speak TLS";
+                found.push(SpecProblem::new(place("url"), "this version speaks no TLS to webhooks").hint(hint));
+            }
+            _ => {
+                let message = format!("\"{}\" is not an address", webhook.url);
+                found.push(SpecProblem::new(place("url"), message).hint("for example \"http://10.0.0.5:9000/alerts\""));
+            }
+        }
+        span(&place("timeout"), webhook.timeout, Span::from_millis(100), Span::from_secs(300), found);
+        span(&place("keep"), webhook.keep, Span::from_secs(60), Span::from_secs(400 * 86_400), found);
+        for (name, value) in &webhook.headers {
+            let name_ok = hyper::header::HeaderName::try_from(name.as_str()).is_ok();
+            if !name_ok || hyper::header::HeaderValue::try_from(value.as_str()).is_err() {
+                found.push(SpecProblem::new(format!("{}.{name}", place("headers")), "not a header of HTTP"));
+            }
+        }
+    }
+}
+
+/// Open doors are allowed, but never unnoticed.
+fn doors(config: &Config, tree: &Tree, problems: &mut Vec<Problem>) {
+    for (door, listen, anonymous) in
+        [("mqtt", config.mqtt.listen, config.mqtt.anonymous), ("http", config.http.listen, config.http.anonymous)]
+    {
+        if is_local(listen) {
+            continue;
+        }
+        if anonymous {
+            let message = format!("everybody who reaches {listen} may come in without a login");
+            problems.push(
+                Problem::warning("MP0307", message)
+                    .at(tree.find(&format!("{door}.anonymous")))
+                    .hint(Some("make logins with `millpond token new NAME`, and leave `anonymous` out".to_owned())),
+            );
+        } else if config.auth.users.is_empty() {
+            let message = format!("{door} listens on {listen}, but there are no users besides the administrator");
+            problems.push(
+                Problem::warning("MP0307", message)
+                    .at(tree.find(&format!("{door}.listen")))
+                    .hint(Some("make logins with `millpond token new NAME` or `millpond hash-password`".to_owned())),
+            );
+        }
+    }
+}
+
+fn is_local(address: Address) -> bool {
+    address.0.ip().to_canonical().is_loopback()
+}

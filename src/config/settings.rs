@@ -1,0 +1,143 @@
+//! The configuration as a tree of types. The comments are the reference page: each says meaning, default and bounds.
+
+use std::path::PathBuf;
+
+use millpond_actors::settings::{CheckpointSettings, RetentionSettings, StoreSettings, WebhookSettings};
+use millpond_core::{
+    admission::Policy,
+    alert::AlertSettings,
+    rule::RuleSpec,
+    schema::{DeviceTypeSpec, SchemaSpec},
+    window::WindowSpec,
+};
+use millpond_gateway::auth::AuthSettings;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Address;
+
+/// The whole file. Every section may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What the node is called, where it keeps its data, and how much of the machine it takes.
+    pub node: NodeSettings,
+    /// The door for devices that speak MQTT 3.1.1 or 5.0.
+    pub mqtt: MqttSettings,
+    /// The door for HTTP: telemetry in, questions, alerts, metrics and health.
+    pub http: HttpSettings,
+    /// Who may come in.
+    pub auth: AuthSettings,
+    /// Which events are let in.
+    pub ingest: Policy,
+    /// The journal and the room it may take.
+    pub store: StoreSettings,
+    /// How much of each class of records is kept, and for how long.
+    pub retention: RetentionSettings,
+    /// How often the state of windows is saved.
+    pub checkpoint: CheckpointSettings,
+    /// Kinds of devices, by the names of devices. The first that matches wins.
+    pub device_types: Vec<DeviceTypeSpec>,
+    /// What devices of a type may send.
+    pub schemas: Vec<SchemaSpec>,
+    /// What is computed over time.
+    pub windows: Vec<WindowSpec>,
+    /// When to raise an alert.
+    pub rules: Vec<RuleSpec>,
+    /// How alerts are told.
+    pub alerts: AlertSettings,
+    /// Where alerts are told by HTTP POST.
+    pub webhooks: Vec<WebhookSettings>,
+    /// What the node says about itself on stderr.
+    pub log: LogSettings,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NodeSettings {
+    /// Name of the node in logs and metrics: letters, digits, `-` and `_`, up to 64. Default: `edge`.
+    pub name: String,
+    /// Directory of the journal and the node's identity, created when it is missing; a relative path starts at the working directory.
+    /// One process at a time. Default: `millpond-data`.
+    pub data: PathBuf,
+    /// Shards that share the devices among themselves, from 1 to 64. Devices keep their shard, so change it only when the number of
+    /// cores changes. Default: the number of cores, at most 4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub shards: Option<u32>,
+    /// Bytes of decoded events that may be between the sockets and the journal; when they are used up, sockets are not read.
+    /// From 1 MiB to 1 GiB. Default: 16777216 (16 MiB).
+    #[schemars(range(min = 1_048_576, max = 1_073_741_824))]
+    pub in_flight_bytes: u64,
+}
+
+impl Default for NodeSettings {
+    fn default() -> NodeSettings {
+        NodeSettings { name: "edge".to_owned(), data: "millpond-data".into(), shards: None, in_flight_bytes: 16 << 20 }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MqttSettings {
+    /// Address to listen on. Others reach the node only when it is not a loopback address. Default: `127.0.0.1:1883`.
+    pub listen: Address,
+    /// Whether clients without a login come in, as devices that may publish and read everything. Default: false.
+    pub anonymous: bool,
+}
+
+impl Default for MqttSettings {
+    fn default() -> MqttSettings {
+        MqttSettings { listen: Address(([127, 0, 0, 1], 1883).into()), anonymous: false }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpSettings {
+    /// Address to listen on. Others reach the node only when it is not a loopback address. Default: `127.0.0.1:8080`.
+    pub listen: Address,
+    /// Whether requests without a login are answered, as those of an operator. Default: false.
+    pub anonymous: bool,
+}
+
+impl Default for HttpSettings {
+    fn default() -> HttpSettings {
+        HttpSettings { listen: Address(([127, 0, 0, 1], 8080).into()), anonymous: false }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// `error`, `warn`, `info`, `debug` or `trace`. The environment variable MILLPOND_LOG overrides it and takes directives such as
+    /// `info,millpond_gateway=debug`. Default: `info`.
+    pub level: LogLevel,
+    /// `text` or `json` (one object per line). Default: `text`.
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl LogLevel {
+    pub fn name(self) -> &'static str {
+        ["error", "warn", "info", "debug", "trace"][self as usize]
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
