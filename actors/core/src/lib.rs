@@ -2,6 +2,7 @@
 //! come in as arguments, effects go out as values. No runtime, no clock, no disk, no network, no randomness.
 
 pub mod admission;
+pub mod alert;
 pub mod batch;
 pub mod block;
 pub mod dead_letter;

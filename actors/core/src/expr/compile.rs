@@ -8,7 +8,7 @@ use cel::{
 };
 
 use super::{Expr, ExprError, Variable};
-use crate::limits::{EXPR_BYTES_MAX, EXPR_DEPTH_MAX};
+use crate::limits::{EXPR_BRACKETS_MAX, EXPR_BYTES_MAX, EXPR_DEPTH_MAX};
 
 /// Functions of text and of conversion, called as `f(x)` or `x.f(y)`.
 const FUNCTIONS: [&str; 8] = ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string"];
@@ -39,7 +39,7 @@ pub(super) fn compile(source: &str) -> Result<Expr, ExprError> {
     let parser = Env::default()
         .with_optional_support(false)
         .parser()
-        .max_recursion_depth(EXPR_DEPTH_MAX as u16)
+        .max_recursion_depth(EXPR_BRACKETS_MAX as u16)
         .error_recovery_limit(4);
     let (mut tree, places) = parser.parse_with_source_info(source).map_err(|errors| syntax_error(source, errors))?;
     let mut dialect = Dialect { source, places, variables: Vec::new() };
@@ -73,7 +73,7 @@ impl Dialect<'_> {
             Node::Literal(LiteralValue::Null) => Err(self.at(id, "there is no `null`; `has(name)` tells whether a metric is there")),
             Node::Literal(_) => Ok(Static::Other),
             Node::Ident(_) | Node::Select(_) => {
-                let name = dotted(&node.expr).ok_or_else(|| self.at(id, "values of events have no fields"))?;
+                let name = dotted(&node.expr, 0).ok_or_else(|| self.at(id, "values of events have no fields"))?;
                 Ok(self.name_variable(node, "v", &name))
             }
             Node::Call(call) if call.func_name == operators::INDEX => {
@@ -83,7 +83,7 @@ impl Dialect<'_> {
             Node::Call(call) if call.func_name == operators::HAS && call.target.is_none() => {
                 let name = match call.args.as_slice() {
                     [IdedExpr { expr: Node::Call(inner), .. }] => indexed(inner),
-                    [one] => dotted(&one.expr),
+                    [one] => dotted(&one.expr, 0),
                     _ => None,
                 };
                 let name = name.ok_or_else(|| self.at(id, "`has` takes the name of a metric"))?;
@@ -206,10 +206,11 @@ fn convert(node: &mut IdedExpr, function: &str) {
 }
 
 /// The name that an identifier with its fields spells: `motor.temperature`.
-fn dotted(node: &Node) -> Option<String> {
+fn dotted(node: &Node, depth: usize) -> Option<String> {
     match node {
+        _ if depth >= EXPR_DEPTH_MAX => None,
         Node::Ident(name) => Some(name.trim_start_matches('.').to_owned()),
-        Node::Select(select) if !select.test => Some(format!("{}.{}", dotted(&select.operand.expr)?, select.field)),
+        Node::Select(select) if !select.test => Some(format!("{}.{}", dotted(&select.operand.expr, depth + 1)?, select.field)),
         _ => None,
     }
 }
@@ -231,7 +232,10 @@ fn syntax_error(source: &str, errors: cel::ParseErrors) -> ExprError {
     let Some(first) = errors.errors.first() else {
         return plain("this is not an expression".to_owned());
     };
-    let mut message = first.msg.clone();
+    if errors.errors.iter().any(|error| error.msg.contains("Recursion limit")) {
+        return plain(format!("the expression has more than {EXPR_BRACKETS_MAX} brackets one inside the other"));
+    }
+    let mut message = first.msg.trim_start_matches("Syntax error: ").to_owned();
     if let Some(cut) = message.find(" expecting ") {
         message.truncate(cut);
     }
