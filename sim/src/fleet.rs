@@ -23,7 +23,7 @@ mod tests;
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-pub use kind::{MachineKind, MetricInfo, Reading, Sample};
+pub use kind::{METRICS_MAX, MachineKind, MetricInfo, Reading, Sample};
 pub use machine::Condition;
 use machine::Machine;
 use millpond_core::time::Timestamp;

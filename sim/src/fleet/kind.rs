@@ -27,7 +27,7 @@ pub struct MetricInfo {
     pub max: f64,
 }
 
-/// The most metrics a kind has.
+/// Metrics of each kind.
 pub const METRICS_MAX: usize = 8;
 
 const fn number(name: &'static str, unit: &'static str, min: f64, max: f64) -> MetricInfo {
@@ -133,6 +133,8 @@ impl Sample {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reading {
     pub device: Arc<str>,
+    /// Position of the machine in the fleet.
+    pub machine: u32,
     pub kind: MachineKind,
     /// When it was taken.
     pub at: Timestamp,

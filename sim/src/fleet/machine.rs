@@ -31,6 +31,7 @@ const STEPS_MAX: u32 = 120;
 #[derive(Debug)]
 pub struct Machine {
     device: Arc<str>,
+    index: u32,
     kind: MachineKind,
     start: Timestamp,
     /// The grid of due times, without jitter.
@@ -94,6 +95,7 @@ impl Machine {
         let mut planned: Vec<PlannedFault> = spec.planned.iter().filter(|p| *p.device == *device).cloned().collect();
         planned.sort_by_key(|fault| std::cmp::Reverse(fault.at.0));
         let mut machine = Machine {
+            index,
             kind,
             start: spec.start,
             slot,
@@ -146,6 +148,7 @@ impl Machine {
         self.due = self.slot.saturating_add(Span(jitter as i64)).max(at.saturating_add(Span(1)));
         Reading {
             device: self.device.clone(),
+            machine: self.index,
             kind: self.kind,
             at,
             ts: self.clock.stamp(at, self.start),

@@ -7,6 +7,9 @@ use millpond_env::Mono;
 
 use super::packet::{self, Malformed, Packet};
 
+/// What was written is cut off `outgoing` past this size, when more was written than is left.
+const COMPACT_BYTES: usize = 256 << 10;
+
 /// A publish that the server has acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
@@ -45,8 +48,8 @@ pub struct Session {
 #[derive(Debug)]
 struct Publish {
     order: u64,
-    topic: Arc<str>,
-    payload: Bytes,
+    /// Topic and payload, to be sent again after a reconnect.
+    kept: Option<(Arc<str>, Bytes)>,
     ack: Ack,
 }
 
@@ -82,10 +85,21 @@ impl Session {
     pub fn publish(&mut self, topic: &Arc<str>, payload: Bytes, tag: u64, now: Mono) -> bool {
         let Some(slot) = self.free.pop() else { return false };
         packet::publish(&mut self.outgoing, topic, &payload, Some(slot + 1), false);
-        let ack = Ack { published: now, tag };
-        self.slots[usize::from(slot)] = Some(Publish { order: self.published, topic: topic.clone(), payload, ack });
-        self.published += 1;
+        self.fly(slot, Some((topic.clone(), payload)), Ack { published: now, tag });
         true
+    }
+
+    /// Publishes at QoS 1 and forgets the payload: it is lost with the connection. For those who stop at a lost connection anyway.
+    pub fn publish_unkept(&mut self, topic: &str, payload: &[u8], tag: u64, now: Mono) -> bool {
+        let Some(slot) = self.free.pop() else { return false };
+        packet::publish(&mut self.outgoing, topic, payload, Some(slot + 1), false);
+        self.fly(slot, None, Ack { published: now, tag });
+        true
+    }
+
+    fn fly(&mut self, slot: u16, kept: Option<(Arc<str>, Bytes)>, ack: Ack) {
+        self.slots[usize::from(slot)] = Some(Publish { order: self.published, kept, ack });
+        self.published += 1;
     }
 
     /// Publishes at QoS 0.
@@ -148,6 +162,9 @@ impl Session {
         if self.written == self.outgoing.len() {
             self.outgoing.clear();
             self.written = 0;
+        } else if self.written > COMPACT_BYTES && self.written > self.outgoing.len() / 2 {
+            self.outgoing.drain(..self.written);
+            self.written = 0;
         }
     }
 
@@ -196,11 +213,18 @@ impl Session {
         if !self.filters.is_empty() {
             packet::subscribe(&mut self.outgoing, self.slots.len() as u16 + 1, &self.filters);
         }
-        let mut again: Vec<(u16, &Publish)> =
-            (1..).zip(&self.slots).filter_map(|(id, slot)| Some((id, slot.as_ref()?))).collect();
-        again.sort_by_key(|(_, publish)| publish.order);
-        for (id, publish) in again {
-            packet::publish(&mut self.outgoing, &publish.topic, &publish.payload, Some(id), true);
+        let mut again: Vec<(u64, u16)> =
+            (1..).zip(&self.slots).filter_map(|(id, slot)| Some((slot.as_ref()?.order, id))).collect();
+        again.sort_unstable();
+        for (_, id) in again {
+            let slot = &mut self.slots[usize::from(id) - 1];
+            match slot.as_ref().and_then(|publish| publish.kept.as_ref()) {
+                Some((topic, payload)) => packet::publish(&mut self.outgoing, topic, payload, Some(id), true),
+                None => {
+                    *slot = None;
+                    self.free.push(id - 1);
+                }
+            }
         }
     }
 
