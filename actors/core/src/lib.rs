@@ -13,6 +13,7 @@ pub mod limits;
 pub mod map;
 pub mod problem;
 pub mod record;
+pub mod replay;
 pub mod rule;
 pub mod schema;
 pub mod time;

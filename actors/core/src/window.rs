@@ -1,18 +1,24 @@
 //! Windows over event time.
 
 mod check;
+mod checkpoint;
 mod delta;
+mod digest;
 mod exact;
 mod grid;
 mod pane;
 mod panes;
+mod plan;
 mod sketch;
 mod slicer;
+mod slots;
 pub mod spec;
 mod stats;
 mod wide;
 
+pub use checkpoint::CheckpointError;
 pub use delta::{Delta, Part, PartMetric, Progress};
+pub(crate) use grid::slice_length;
 pub use pane::{LateEvent, Pane, PaneMetric, WindowEffect};
 pub use panes::Panes;
 pub use slicer::Slicer;
@@ -21,14 +27,3 @@ pub use stats::Stats;
 
 /// The key of windows over the whole node.
 pub const NODE_KEY: &str = "node";
-
-/// Why a checkpoint could not be loaded. The state is as it was before.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckpointError {
-    #[error("the checkpoint cannot be read: {0}")]
-    Unreadable(#[from] rmp_serde::decode::Error),
-    #[error("the checkpoint is of version {0}, which this program does not know")]
-    Version(u32),
-    #[error("the checkpoint belongs to another definition of the window")]
-    Definition,
-}

@@ -8,7 +8,7 @@ use super::{LateEvent, stats::Stats};
 use crate::time::Timestamp;
 
 /// News of one key. Deltas of one shard must reach [`Panes`](super::Panes) in the order in which its [`Slicer`](super::Slicer) made them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Delta {
     pub key: Arc<str>,
     /// The watermark that the rows in `parts` and `late` were judged against. Windows that were closed for good at that time

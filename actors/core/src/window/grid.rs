@@ -35,7 +35,7 @@ impl Grid {
             }
             WindowKind::Sliding => {
                 let (size, slide) = (length(spec.size), length(spec.slide));
-                Shape::Aligned { slice: gcd(size, slide), size, slide }
+                Shape::Aligned { slice: slice_length(Span(size), Some(Span(slide))).0, size, slide }
             }
         };
         Grid { shape, bound: spec.bound.0, lateness: spec.lateness.0 }
@@ -53,7 +53,12 @@ impl Grid {
 
     /// Whether a window is closed for good, so that it takes no late event either.
     pub fn is_dropped(&self, end: i64, watermark: i64) -> bool {
-        end.saturating_sub(1).saturating_add(self.lateness) <= watermark
+        self.dropping(end) <= watermark
+    }
+
+    /// The watermark at which a window with this end is closed for good.
+    pub fn dropping(&self, end: i64) -> i64 {
+        end.saturating_sub(1).saturating_add(self.lateness)
     }
 
     /// The end of the last window that holds what starts at `start` and ends at `end`.
@@ -91,6 +96,11 @@ impl Grid {
 pub fn event_time(time: Timestamp, received: Timestamp) -> i64 {
     let time = if time == crate::batch::UNTIMED { received } else { time };
     time.0.clamp(-EDGE, EDGE)
+}
+
+/// The length of the slices of tumbling (no `slide`) or sliding windows.
+pub fn slice_length(size: Span, slide: Option<Span>) -> Span {
+    Span(gcd(size.0, slide.map_or(0, |slide| slide.0)).max(1))
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
