@@ -16,7 +16,7 @@ use millpond_core::{
 use redb::{Database, Durability, ReadableDatabase, TableError, WriteTransaction};
 
 use crate::{
-    commit::{Commit, CommitError, Committed},
+    commit::{Commit, CommitError, Committed, Shed},
     device::{Backend, OpenDevice, Watch},
     fault::Fault,
     layout::Author,
@@ -129,9 +129,22 @@ impl Store {
     pub fn commit(&mut self, commit: &Commit) -> Result<Committed, CommitError> {
         transaction::check(commit).map_err(|detail| CommitError::Refused { detail })?;
         self.recover()?;
-        let shed = self.make_room(commit)?;
-        let (author, limits) = (self.author(commit.now_ms), self.options.dead_letters);
-        match self.run(|txn, usage| transaction::write(txn, usage, author, commit, limits)) {
+        let Some(shed) = &commit.shed else {
+            return self.write(commit).map_err(|fault| self.commit_error(fault, Vec::new()));
+        };
+        self.shared.watch.keep_len(true);
+        let shed = self.make_room(commit, shed);
+        let result = match &shed {
+            Ok(_) => self.write(commit),
+            Err(_) => Err(Fault::Closed),
+        };
+        self.shared.watch.keep_len(false);
+        let shed = shed?;
+        let result = match result {
+            Err(Fault::Full(_)) => self.write(commit),
+            other => other,
+        };
+        match result {
             Ok(mut committed) => {
                 committed.dropped.splice(0..0, shed);
                 Ok(committed)
@@ -140,20 +153,31 @@ impl Store {
         }
     }
 
+    fn write(&mut self, commit: &Commit) -> Result<Committed, Fault> {
+        let (author, limits) = (self.author(commit.now_ms), self.options.dead_letters);
+        self.run(|txn, usage| transaction::write(txn, usage, author, commit, limits))
+    }
+
     /// Gives up values for a full disk, in a transaction of its own; when even that finds no room, the ballast goes.
-    fn make_room(&mut self, commit: &Commit) -> Result<Vec<DropRange>, CommitError> {
-        let Some(shed) = &commit.shed else { return Ok(Vec::new()) };
+    ///
+    /// Closing the database before and after cuts the free end off the file, holes and all: what is free then has its space
+    /// on the disk.
+    fn make_room(&mut self, commit: &Commit, shed: &Shed) -> Result<Vec<DropRange>, CommitError> {
+        self.reopen();
+        self.recover()?;
         let before = self.usage.journal_bytes();
-        let mut result = self.shed_once(commit);
+        let mut result = self.shed_once(commit, shed);
         if let Err(Fault::Full(_)) = result
             && self.ballast
             && self.drop_ballast().is_ok()
         {
-            result = self.shed_once(commit);
+            result = self.shed_once(commit, shed);
         }
+        self.reopen();
+        self.recover()?;
         let dropped = result.map_err(|fault| self.commit_error(fault, Vec::new()))?;
         let freed = before.saturating_sub(self.usage.journal_bytes());
-        if !self.ballast && freed >= 2 * self.options.ballast_bytes as u64 && !shed.order.is_empty() {
+        if !self.ballast && freed >= 2 * self.options.ballast_bytes as u64 {
             let options = self.options;
             // Without success the next shedding tries again.
             self.ballast = self.run(|txn, _| transaction::set_ballast(txn, &options, true)).is_ok();
@@ -162,8 +186,8 @@ impl Store {
         Ok(dropped)
     }
 
-    fn shed_once(&mut self, commit: &Commit) -> Result<Vec<DropRange>, Fault> {
-        let (author, Some(shed)) = (self.author(commit.now_ms), &commit.shed) else { return Ok(Vec::new()) };
+    fn shed_once(&mut self, commit: &Commit, shed: &Shed) -> Result<Vec<DropRange>, Fault> {
+        let author = self.author(commit.now_ms);
         self.run(|txn, usage| transaction::shed(txn, usage, author, commit, shed))
     }
 
