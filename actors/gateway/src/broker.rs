@@ -4,7 +4,7 @@
 //! subscriber; the subscriber's connection takes from it. Messages reach subscribers in the order of [`SessionKey`]s, which is the order
 //! their sessions began in. Sessions live in memory: they survive connections, not the node.
 //!
-//! Locks are taken in the order sessions → tree → outbox, and sessions → outbox; retained messages' lock is held alone.
+//! Locks are taken in the order sessions → tree → outbox → retained messages, leaving out what is not needed.
 
 mod retained;
 mod session;
@@ -361,7 +361,8 @@ impl Broker {
         self.generation.fetch_add(1, Ordering::AcqRel);
         if options.retain_handling == 0 || (options.retain_handling == 1 && is_new) {
             outbox.replays.retain(|replay| *replay.filter != *filter);
-            outbox.replays.push_back(Replay { filter: filter.into(), qos, id, after: None });
+            let until = lock(&self.retained).changes();
+            outbox.replays.push_back(Replay { filter: filter.into(), qos, id, after: None, until });
         }
         drop(outbox);
         drop(tree);
@@ -403,7 +404,8 @@ impl Broker {
                 if outbox.has_room_for_replay(REPLAY_PAGE) { outbox.replays.pop_front() } else { None }
             };
             let Some(replay) = next else { return };
-            let (page, after) = lock(&self.retained).page(&replay.filter, replay.after.as_ref(), REPLAY_PAGE, now);
+            let (page, after) =
+                lock(&self.retained).page(&replay.filter, replay.after.as_ref(), replay.until, REPLAY_PAGE, now);
             let mut outbox = session.outbox();
             for message in page {
                 let qos = message.qos.min(replay.qos);

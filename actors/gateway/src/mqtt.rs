@@ -34,7 +34,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::sync::Arc;
 
 use millpond_core::time::Span;
 use millpond_env::{Env, Listener, Stream};
@@ -67,37 +67,26 @@ pub async fn serve(
 }
 
 async fn accept(door: &Arc<Door>, mut listener: Box<dyn Listener>, slots: &Arc<Semaphore>) {
-    let mut stopped = door.stopped();
-    loop {
-        let accepted = {
-            let mut next = listener.accept();
-            poll_fn(|cx| {
-                if stopped.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(None);
-                }
-                next.as_mut().poll(cx).map(Some)
-            })
-            .await
-        };
-        match accepted {
-            None => return,
-            Some(Err(error)) => {
+    while let Some(accepted) = door.unless_stopped(listener.accept()).await {
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
                 tracing::warn!(%error, "cannot accept MQTT connections");
                 door.env.sleep(Span::from_millis(100)).await;
+                continue;
             }
-            Some(Ok((stream, peer))) => match slots.clone().try_acquire_owned() {
-                Ok(slot) => {
-                    let door = door.clone();
-                    door.env.clone().spawn(async move {
-                        door.metrics.connections.inc();
-                        connect::serve(&door, stream, peer).await;
-                        door.metrics.connections.dec();
-                        drop(slot);
-                    });
-                }
-                Err(_) => refuse(door, stream),
-            },
-        }
+        };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            refuse(door, stream);
+            continue;
+        };
+        let door = door.clone();
+        door.env.clone().spawn(async move {
+            door.metrics.connections.inc();
+            connect::serve(&door, stream, peer).await;
+            door.metrics.connections.dec();
+            drop(slot);
+        });
     }
 }
 
@@ -108,18 +97,7 @@ fn refuse(door: &Door, stream: Box<dyn Stream>) {
 
 /// Ends sessions that expired and publishes wills that are due.
 async fn sweep(door: Arc<Door>) {
-    let mut stopped = door.stopped();
-    loop {
-        let mut tick = door.env.sleep(Span::from_secs(1));
-        let stop = poll_fn(|cx| {
-            if stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(true);
-            }
-            tick.as_mut().poll(cx).map(|()| false)
-        });
-        if stop.await {
-            return;
-        }
+    while door.unless_stopped(door.env.sleep(Span::from_secs(1))).await.is_some() {
         for will in door.broker.sweep(door.env.now()) {
             door.publish_will(will);
         }

@@ -9,8 +9,10 @@ use super::{Message, topic};
 
 #[derive(Debug, Default)]
 pub(super) struct Retained {
-    messages: BTreeMap<Arc<str>, Arc<Message>>,
+    /// With the number of the change that put the message here.
+    messages: BTreeMap<Arc<str>, (u64, Arc<Message>)>,
     bytes: usize,
+    changes: u64,
 }
 
 impl Retained {
@@ -18,10 +20,15 @@ impl Retained {
         self.messages.len()
     }
 
+    /// Counts what was put and removed so far.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Whether a message of `bytes` on `topic` would be kept.
     pub(super) fn has_room(&self, topic: &str, bytes: usize) -> bool {
         let (known, freed) = match self.messages.get(topic) {
-            Some(old) => (true, old.weight()),
+            Some((_, old)) => (true, old.weight()),
             None => (false, 0),
         };
         (known || self.messages.len() < MQTT_RETAINED_MAX)
@@ -33,22 +40,25 @@ impl Retained {
         if !message.payload.is_empty() && !self.has_room(&message.topic, message.payload.len()) {
             return false;
         }
-        if let Some(old) = self.messages.remove(&message.topic) {
+        self.changes += 1;
+        if let Some((_, old)) = self.messages.remove(&message.topic) {
             self.bytes -= old.weight();
         }
         if !message.payload.is_empty() {
             self.bytes += message.weight();
-            self.messages.insert(message.topic.clone(), message);
+            self.messages.insert(message.topic.clone(), (self.changes, message));
         }
         true
     }
 
     /// At most `limit` messages that match `filter`, by topic, from after `after` on; and the topic to go on from when there may be
-    /// more. Looks at no more than 16 × `limit` topics a time.
+    /// more. Messages of changes after `until` are left out: who subscribed before them got them as they were published. Looks at no more
+    /// than 16 × `limit` topics a time.
     pub(super) fn page(
         &self,
         filter: &str,
         after: Option<&Arc<str>>,
+        until: u64,
         limit: usize,
         now: Mono,
     ) -> (Vec<Arc<Message>>, Option<Arc<str>>) {
@@ -58,11 +68,11 @@ impl Retained {
             None => Bound::Included(prefix),
         };
         let (mut page, mut seen) = (Vec::new(), 0);
-        for (topic, message) in self.messages.range::<str, _>((start, Bound::Unbounded)) {
+        for (topic, (change, message)) in self.messages.range::<str, _>((start, Bound::Unbounded)) {
             if !topic.starts_with(prefix) {
                 break;
             }
-            if topic::matches(filter, topic) && !message.is_expired(now) {
+            if *change <= until && topic::matches(filter, topic) && !message.is_expired(now) {
                 page.push(message.clone());
             }
             seen += 1;

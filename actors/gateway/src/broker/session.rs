@@ -70,6 +70,8 @@ pub(super) struct Replay {
     pub qos: u8,
     pub id: u32,
     pub after: Option<Arc<str>>,
+    /// The last change of the retained messages before the subscription.
+    pub until: u64,
 }
 
 #[derive(Debug)]

@@ -76,7 +76,10 @@ impl fmt::Debug for Text {
 impl From<&str> for Text {
     /// Characters U+0000 are left out.
     fn from(text: &str) -> Text {
-        Text(text.bytes().filter(|byte| *byte != 0).collect())
+        match text.contains('\0') {
+            true => Text(text.replace('\0', "").into()),
+            false => Text(Bytes::copy_from_slice(text.as_bytes())),
+        }
     }
 }
 

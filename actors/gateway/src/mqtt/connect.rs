@@ -46,22 +46,19 @@ struct Refused {
 /// Serves one connection from its first byte to its last.
 pub(super) async fn serve(door: &Arc<Door>, mut stream: Box<dyn Stream>, peer: SocketAddr) {
     let mut buffer = BytesMut::with_capacity(1024);
-    let first = door.env.timeout(CONNECT_WAIT, read_connect(door, &mut stream, &mut buffer)).await;
-    let connect = match first {
-        Ok(Ok(Ok(connect))) => connect,
-        Ok(Ok(Err(error))) => {
+    let first = door.env.timeout(CONNECT_WAIT, read_connect(door, &mut stream, &mut buffer));
+    let connect = match door.unless_stopped(first).await {
+        None => return,
+        Some(Ok(Ok(Ok(connect)))) => connect,
+        Some(Ok(Ok(Err(error)))) => {
             tracing::info!(%peer, %error, "not an MQTT client");
-            let version = if matches!(error, DecodeError::UnsupportedVersion(level) if level > 5) {
-                Version::V5
-            } else {
-                Version::V311
-            };
-            if matches!(error, DecodeError::UnsupportedVersion(_)) {
+            if let DecodeError::UnsupportedVersion(level) = error {
+                let version = if level > 5 { Version::V5 } else { Version::V311 };
                 refuse(door, &mut stream, &Refused { version, reason: Reason::UnsupportedVersion }).await;
             }
             return door.metrics.refused.with_label_values(&["protocol"]).inc();
         }
-        Ok(Err(_)) | Err(_) => return door.metrics.refused.with_label_values(&["protocol"]).inc(),
+        Some(Ok(Err(_)) | Err(_)) => return door.metrics.refused.with_label_values(&["protocol"]).inc(),
     };
     let client = connect.client_id.to_string();
     match admit(door, *connect).await {

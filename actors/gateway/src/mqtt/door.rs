@@ -1,11 +1,13 @@
 //! What all connections of the door share.
 
 use std::{
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
 };
 
 use millpond_env::Env;
@@ -58,6 +60,17 @@ impl Door {
         Box::pin(async move {
             let _ = stop.wait_for(|stop| *stop).await;
         })
+    }
+
+    /// What `future` gives, unless the door closes first.
+    pub(super) async fn unless_stopped<F: Future>(&self, future: F) -> Option<F::Output> {
+        let mut stopped = self.stopped();
+        let mut future = pin!(future);
+        poll_fn(|cx| match stopped.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => future.as_mut().poll(cx).map(Some),
+        })
+        .await
     }
 
     /// A name for a client that gave none.

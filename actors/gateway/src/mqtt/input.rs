@@ -1,7 +1,7 @@
 //! The bytes of a connection that are not packets yet.
 //!
 //! A busy connection reads 64 KiB at a time; an idle one holds 2 KiB, so that thousands of quiet devices cost little. The size follows
-//! what reads bring: a read that fills its room doubles it, some that leave most of it empty halve it.
+//! what reads bring: a read that fills its room doubles it; after some that leave most of it empty it is small again.
 
 use std::{
     io,
@@ -17,8 +17,8 @@ use super::codec::{DecodeError, Split, split};
 
 const READ_BYTES_MIN: usize = 2 << 10;
 const READ_BYTES_MAX: usize = 64 << 10;
-/// Small reads in a row after which less is read at a time.
-const SMALL_READS: u32 = 16;
+/// Small reads in a row after which little is read at a time.
+const SMALL_READS: u32 = 8;
 
 #[derive(Debug)]
 pub(super) struct Input {
@@ -70,18 +70,12 @@ impl Input {
     fn adapt(&mut self, bytes: usize, spare: usize) {
         if bytes == spare && spare >= self.room {
             self.room = (self.room * 2).min(READ_BYTES_MAX);
-            self.small_reads = 0;
-        } else if bytes < self.room / 8 {
-            self.small_reads += 1;
-            if self.small_reads >= SMALL_READS && self.room > READ_BYTES_MIN {
-                self.room = (self.room / 2).max(READ_BYTES_MIN);
-                self.small_reads = 0;
-                if self.buffer.is_empty() {
-                    self.buffer = BytesMut::new();
-                }
-            }
-        } else {
-            self.small_reads = 0;
+        }
+        self.small_reads = if bytes < self.room / 8 { self.small_reads + 1 } else { 0 };
+        if self.small_reads >= SMALL_READS && self.room > READ_BYTES_MIN {
+            self.room = READ_BYTES_MIN;
+            // What was read may still stand in the old buffer; it moves into a small one.
+            self.buffer = BytesMut::from(&self.buffer[..]);
         }
     }
 }

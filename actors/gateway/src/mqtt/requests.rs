@@ -1,7 +1,7 @@
 //! What clients ask for, packet by packet.
 
 use bytes::Bytes;
-use millpond_core::{limits, time::Span};
+use millpond_core::{block::is_block, limits, time::Span};
 
 use super::{
     codec::{
@@ -56,6 +56,11 @@ pub(super) struct KnownTopic {
     allowed: bool,
     wanted: bool,
     generation: u64,
+}
+
+/// What a payload may take in memory once it is decoded. Blocks grow about eightfold, text shrinks.
+fn credit_bytes(payload: &[u8]) -> usize {
+    if is_block(payload) { (payload.len() * 8).min(limits::MQTT_PENDING_BYTES_MAX) } else { payload.len() }
 }
 
 impl Connection {
@@ -122,7 +127,7 @@ impl Connection {
             if packet_id != 0 || message.is_some() {
                 self.chunk.items.push(Item { id: packet_id, fate: Fate::Submitted, message });
             }
-            self.chunk.credit_bytes += bytes;
+            self.chunk.credit_bytes += credit_bytes(&publish.payload);
             self.chunk.held.push(Held { topic: publish.topic, payload: publish.payload });
         } else if publish.retain && !self.door.broker.may_retain(&publish.topic, bytes) {
             self.chunk.items.push(Item::denied(packet_id, Reason::QuotaExceeded));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct MqttSettings {
     /// Address and port. Default: `127.0.0.1:1883`.
+    #[schemars(extend("format" = "address"))]
     pub listen: SocketAddr,
     /// Lets clients in without a user name; they may publish and read every topic. Default: false.
     pub anonymous: bool,
