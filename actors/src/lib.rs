@@ -1,1 +1,58 @@
-//! actors
+//! How a node acts: the actors of the data plane, the journal's thread, and their supervision. Decisions are made by plain structs in
+//! `millpond-core`; an actor here owns one, carries input in and effects out.
+
+pub mod settings;
+
+mod alert;
+mod api;
+mod dead_letters;
+mod device;
+mod front;
+mod health;
+mod journal;
+mod metrics;
+mod notifier;
+mod plane;
+mod query;
+mod recovery;
+mod root;
+mod running;
+mod shapes;
+mod shard;
+mod tree;
+mod window;
+
+pub use running::{Running, StartError};
+pub use settings::Settings;
+
+use millpond_core::time::Span;
+use millpond_env::Env;
+use millpond_store::{Retention, RetentionRule};
+
+/// Sends a message to an actor again and again until it is gone.
+fn every<M: ractor::Message>(
+    env: &Env,
+    period: Span,
+    to: ractor::ActorRef<M>,
+    message: impl Fn() -> M + Send + 'static,
+) {
+    let timers = env.clone();
+    env.spawn(async move {
+        loop {
+            timers.sleep(period).await;
+            if to.cast(message()).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn retention_of(settings: &settings::RetentionSettings) -> Retention {
+    let rule = |class: &settings::ClassRetention| RetentionRule {
+        max_bytes: class.max_bytes,
+        floor_bytes: class.floor_bytes,
+        max_age_ms: class.max_age.as_millis(),
+    };
+    // In the order of `Class`.
+    Retention { rules: [rule(&settings.alert), rule(&settings.state), rule(&settings.pane), rule(&settings.raw)] }
+}

@@ -1,0 +1,252 @@
+//! Rebuilds the data plane from the last checkpoint and the records after it.
+//!
+//! What shards, windows and rules know is a function of the journal, so recovery runs the same code over the same records. Panes that were
+//! already journaled are shown to the windows first, so that they are not said again; signals that the alerts know change nothing.
+//! A record that makes this code panic is named, so that the caller can set it aside and begin again without it.
+
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use millpond_core::{
+    alert::{Alert, Alerts},
+    batch::Batch,
+    block,
+    ids::Seq,
+    problem::SpecProblem,
+    record::{self, Class, Hlc, RecordKind},
+    rule::Signal,
+    time::Timestamp,
+    window::{LateEvent, Pane, WindowEffect},
+};
+use millpond_store::{Put, ReadError, Reader, Table};
+
+use crate::{
+    device,
+    front::shard_of,
+    journal::{CHECKPOINT_ROW, CheckpointRow, part_key},
+    plane::{shard_part, window_part},
+    settings::Settings,
+    shard::core::{Outputs, ShardCore},
+    window::WindowCore,
+};
+
+/// Rows of [`Table::Meta`] that name records to be left out: this prefix and the sequence number, big-endian.
+const POISON_PREFIX: &[u8] = b"poison/";
+
+/// The data plane as of the end of the journal.
+pub struct Recovered {
+    pub shards: Vec<ShardCore>,
+    pub windows: Vec<WindowCore>,
+    /// Per window: what is to be done that the journal does not show as done.
+    pub effects: Vec<Vec<WindowEffect>>,
+    pub signals: Vec<Signal>,
+    pub alerts: Alerts,
+    pub hlc: Hlc,
+    /// Records and events that were applied again.
+    pub records: u64,
+    pub events: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    #[error("the settings have problems: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Settings(Vec<SpecProblem>),
+    #[error("the journal cannot be read")]
+    Store(#[from] ReadError),
+    /// The record with this number makes a shard or a window panic.
+    #[error("record {} makes the data plane fail", .0.0)]
+    Poison(Seq),
+}
+
+/// The row that keeps a record from being applied again.
+pub fn poison_put(seq: Seq) -> Put {
+    let key = [POISON_PREFIX, &seq.0.to_be_bytes()].concat();
+    Put { table: Table::Meta, key, value: Some(bytes::Bytes::from_static(b"")) }
+}
+
+/// # Errors
+/// See [`RecoveryError`]; the store is only read.
+pub fn recover(settings: &Settings, reader: &Reader) -> Result<Recovered, RecoveryError> {
+    let (mut recovered, cursor) = match from_checkpoint(settings, reader)? {
+        Some(found) => found,
+        None => (fresh(settings, reader)?, Seq(0)),
+    };
+    let poison = poison(reader)?;
+    let (mut journaled, mut late): (Vec<Pane>, Vec<LateEvent>) = (Vec::new(), Vec::new());
+    reader.scan(Class::Pane, cursor.next(), |row| {
+        recovered.hlc = recovered.hlc.max(row.hlc);
+        match row.kind {
+            RecordKind::Panes => journaled.extend(record::decode::<Vec<Pane>>(row.payload).unwrap_or_default()),
+            RecordKind::Late => late.extend(record::decode::<Vec<LateEvent>>(row.payload).unwrap_or_default()),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    })?;
+    for pane in &journaled {
+        if let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) {
+            recovered.windows[index].panes.emitted(pane);
+        }
+    }
+    for event in &late {
+        if let Some(index) = settings.windows.iter().position(|spec| spec.name == event.window) {
+            recovered.windows[index].panes.emitted_late(event);
+        }
+    }
+    replay(&mut recovered, reader, cursor, &poison)?;
+    for pane in &journaled {
+        if let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) {
+            recovered.windows[index].rules.apply(pane, &mut recovered.signals);
+        }
+    }
+    for (name, _) in device::quarantined(reader) {
+        let shard = shard_of(&name, recovered.shards.len());
+        recovered.shards[shard].gate.quarantine(&name, true);
+    }
+    for class in [Class::Alert, Class::State] {
+        reader.scan(class, cursor.next(), |row| {
+            recovered.hlc = recovered.hlc.max(row.hlc);
+            ControlFlow::Continue(())
+        })?;
+    }
+    Ok(recovered)
+}
+
+fn fresh(settings: &Settings, reader: &Reader) -> Result<Recovered, RecoveryError> {
+    let shards = (0..settings.shards).map(|_| ShardCore::new(settings));
+    let windows = (0..settings.windows.len()).map(|index| WindowCore::new(settings, index));
+    let mut alerts = Alerts::new(&settings.rules, settings.alerts.clone());
+    alerts.load(load_alerts(reader)?);
+    Ok(Recovered {
+        shards: shards.collect::<Result<_, _>>().map_err(RecoveryError::Settings)?,
+        windows: windows.collect::<Result<_, _>>().map_err(RecoveryError::Settings)?,
+        effects: settings.windows.iter().map(|_| Vec::new()).collect(),
+        signals: Vec::new(),
+        alerts,
+        hlc: Hlc::default(),
+        records: 0,
+        events: 0,
+    })
+}
+
+/// The saved state and the cursor it is valid at; `None` when there is none that fits, and all of the journal is to be replayed.
+fn from_checkpoint(settings: &Settings, reader: &Reader) -> Result<Option<(Recovered, Seq)>, RecoveryError> {
+    let Some(row) = reader.get(Table::Checkpoints, CHECKPOINT_ROW)? else { return Ok(None) };
+    let Ok(row) = record::decode::<CheckpointRow>(&row) else {
+        tracing::warn!("the checkpoint cannot be read; the whole journal is replayed");
+        return Ok(None);
+    };
+    if row.shards as usize != settings.shards {
+        tracing::info!(
+            before = row.shards,
+            now = settings.shards,
+            "the number of shards has changed; the whole journal is replayed"
+        );
+        return Ok(None);
+    }
+    let mut recovered = fresh(settings, reader)?;
+    for (index, shard) in recovered.shards.iter_mut().enumerate() {
+        let part = reader.get(Table::Checkpoints, &part_key(&shard_part(index)))?.unwrap_or_default();
+        if let Err(error) = shard.load(&settings.windows, &part) {
+            tracing::warn!(index, error, "a shard's checkpoint cannot be used; the whole journal is replayed");
+            return Ok(None);
+        }
+    }
+    for (spec, window) in settings.windows.iter().zip(&mut recovered.windows) {
+        let Some(part) = reader.get(Table::Checkpoints, &part_key(&window_part(&spec.name)))? else { continue };
+        if let Err(error) = window.load(&part) {
+            tracing::warn!(window = spec.name, error, "a window's checkpoint cannot be used; it begins anew");
+        }
+    }
+    recovered.hlc = Hlc(row.hlc);
+    Ok(Some((recovered, Seq(row.cursor))))
+}
+
+fn load_alerts(reader: &Reader) -> Result<Vec<Alert>, ReadError> {
+    let mut alerts = Vec::new();
+    let mut from = Vec::new();
+    loop {
+        let page = reader.list(Table::Alerts, &from, 1024)?;
+        let Some((last, _)) = page.last() else { return Ok(alerts) };
+        from = last.clone();
+        from.push(0);
+        alerts.extend(page.iter().filter_map(|(_, value)| record::decode::<Alert>(value).ok()));
+    }
+}
+
+fn poison(reader: &Reader) -> Result<BTreeSet<Seq>, ReadError> {
+    let page = reader.list(Table::Meta, POISON_PREFIX, 4096)?;
+    let seq =
+        |key: &[u8]| key.strip_prefix(POISON_PREFIX).and_then(|rest| rest.try_into().ok()).map(u64::from_be_bytes);
+    Ok(page.iter().map_while(|(key, _)| seq(key)).map(Seq).collect())
+}
+
+fn replay(
+    recovered: &mut Recovered,
+    reader: &Reader,
+    cursor: Seq,
+    poison: &BTreeSet<Seq>,
+) -> Result<(), RecoveryError> {
+    let mut decoder = block::Decoder::new();
+    let mut poisoned = None;
+    reader.scan(Class::Raw, cursor.next(), |row| {
+        recovered.hlc = recovered.hlc.max(row.hlc);
+        if row.kind != RecordKind::Events || poison.contains(&row.seq) {
+            return ControlFlow::Continue(());
+        }
+        let received = Timestamp::from_millis(row.hlc.wall_ms());
+        let outcome = catch_unwind(AssertUnwindSafe(|| match decoder.decode(row.payload) {
+            Ok(batch) => apply(recovered, &batch, received),
+            Err(error) => {
+                tracing::error!(seq = row.seq.0, %error, "a journaled block cannot be read and is left out; MP0402")
+            }
+        }));
+        if outcome.is_err() {
+            poisoned = Some(row.seq);
+            return ControlFlow::Break(());
+        }
+        recovered.records += 1;
+        recovered.events += u64::from(row.rows);
+        ControlFlow::Continue(())
+    })?;
+    poisoned.map_or(Ok(()), |seq| Err(RecoveryError::Poison(seq)))
+}
+
+fn apply(recovered: &mut Recovered, batch: &Batch, received: Timestamp) {
+    let shards = recovered.shards.len();
+    let homes: Vec<usize> = batch.runs().iter().map(|run| shard_of(batch.device(run), shards)).collect();
+    let first = homes.first().copied().unwrap_or(0);
+    if homes.iter().all(|home| *home == first) {
+        return apply_in(recovered, first, batch, received);
+    }
+    for shard in 0..shards {
+        let mut part = Batch::empty(batch.shape.clone());
+        for (run, _) in batch.runs().iter().zip(&homes).filter(|(_, home)| **home == shard) {
+            run.rows().for_each(|row| part.push_row_of(batch, batch.device(run), row));
+        }
+        if part.rows() > 0 {
+            apply_in(recovered, shard, &part, received);
+        }
+    }
+}
+
+fn apply_in(recovered: &mut Recovered, shard: usize, batch: &Batch, received: Timestamp) {
+    let core = &mut recovered.shards[shard];
+    let mut devices = Vec::new();
+    core.gate.observe(received, batch, &mut devices);
+    let mut out: Outputs = core.outputs();
+    core.apply(batch, &devices, received, &mut out);
+    recovered.signals.append(&mut out.signals);
+    for (index, deltas) in out.deltas.into_iter().enumerate() {
+        let effects = &mut recovered.effects[index];
+        let from = effects.len();
+        recovered.windows[index].panes.apply(shard, deltas, effects);
+        for effect in &effects[from..] {
+            if let WindowEffect::Watermark { key, at } = effect {
+                recovered.shards.iter_mut().for_each(|core| core.learn(index, key, *at));
+            }
+        }
+    }
+}

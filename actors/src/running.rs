@@ -1,0 +1,140 @@
+//! A node from its start to its end.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
+
+use millpond_core::ids::Origin;
+use millpond_env::Env;
+use millpond_gateway::{broker::Broker, port::Node, tap::Tap};
+use millpond_store::{OpenDevice, OpenError, Opened, Options, Reader, Store, Table};
+use prometheus::Registry;
+use ractor::{Actor, ActorRef};
+use rand::RngExt;
+use tokio::sync::oneshot;
+
+use crate::{
+    api::Api,
+    front::Front,
+    health::Pulse,
+    metrics::Metrics,
+    root::{self, Root, RootMsg},
+    settings::Settings,
+};
+
+/// Name of the store's file in the data directory.
+pub const STORE_FILE: &str = "millpond.redb";
+
+/// A node that has recovered and works. Its doors are opened by whoever started it.
+pub struct Running {
+    pub node: Arc<dyn Node>,
+    pub broker: Arc<Broker>,
+    pub tap: Arc<Tap>,
+    pub registry: Registry,
+    pub opened: Opened,
+    root: ActorRef<RootMsg>,
+    ended: oneshot::Receiver<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("the store could not be opened")]
+    Store(#[from] OpenError),
+    #[error("the node could not be started: {0}")]
+    Tree(String),
+    #[error("the metrics could not be set up")]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl Running {
+    /// Opens the store (its incarnation is durable before anything is sent), recovers, and starts the tree.
+    ///
+    /// # Errors
+    /// See [`StartError`]. The store is left as it was.
+    pub async fn start(
+        env: Env,
+        settings: Settings,
+        broker: Arc<Broker>,
+        tap: Arc<Tap>,
+        registry: Registry,
+    ) -> Result<Running, StartError> {
+        let settings = Arc::new(settings);
+        let (store, opened) = open_store(&env, &settings).await?;
+        let reader = store.reader();
+        load_retained(&reader, &broker);
+        let metrics = Metrics::new(&registry)?;
+        let front = Arc::new(Front::new(settings.in_flight_bytes));
+        let pulse = Arc::new(Pulse::new(env.now()));
+        let (ended_tx, ended) = oneshot::channel();
+        let arguments = root::Arguments {
+            env: env.clone(),
+            settings: settings.clone(),
+            store: Arc::new(Mutex::new(store)),
+            reader: reader.clone(),
+            next_seq: opened.next_seq,
+            front: front.clone(),
+            broker: broker.clone(),
+            tap: tap.clone(),
+            metrics: metrics.clone(),
+            pulse: pulse.clone(),
+        };
+        let started = Actor::spawn(None, Root, (arguments, ended_tx)).await;
+        let (root, _) = started.map_err(|error| StartError::Tree(error.to_string()))?;
+        let (refs_tx, refs) = oneshot::channel();
+        let _ = root.cast(RootMsg::Refs(refs_tx));
+        let refs = refs.await.map_err(|_| StartError::Tree("the root supervisor has gone".into()))?;
+        let node = Arc::new(Api {
+            env,
+            settings,
+            reader,
+            front,
+            refs,
+            metrics,
+            pulse,
+            registry: registry.clone(),
+            opened: opened.clone(),
+        });
+        Ok(Running { node, broker, tap, registry, opened, root, ended })
+    }
+
+    /// Resolves, with the reason, when the node has ended by itself.
+    pub async fn ended(&mut self) -> String {
+        match (&mut self.ended).await {
+            Ok(why) => why,
+            Err(_) => "the root supervisor has gone".into(),
+        }
+    }
+
+    /// Commits what is under way, saves the state and stops. Close the doors first.
+    pub async fn stop(self) {
+        let (tx, rx) = oneshot::channel();
+        if self.root.cast(RootMsg::Stop(tx)).is_ok() {
+            let _ = rx.await;
+        }
+        let _ = self.root.stop_and_wait(None, None).await;
+    }
+}
+
+async fn open_store(env: &Env, settings: &Settings) -> Result<(Store, Opened), OpenError> {
+    let disk = env.disk.clone();
+    let device: OpenDevice = Box::new(move || disk.open(STORE_FILE));
+    let options = Options { cache_bytes: settings.store.cache_bytes as usize, ..Options::default() };
+    let fresh = Origin(env.rng("origin").random());
+    let gone = || OpenError::Device(io::Error::other("the opening was interrupted"));
+    env.unblock(move || Store::open(device, options, fresh)).await.unwrap_or_else(|| Err(gone()))
+}
+
+fn load_retained(reader: &Reader, broker: &Broker) {
+    let mut retained = Vec::new();
+    let read = reader.range(Table::Retained, b"", |key, value| {
+        if let (Ok(topic), Some((qos, payload))) = (std::str::from_utf8(key), value.split_first()) {
+            retained.push((topic.to_string(), value.slice_ref(payload), *qos));
+        }
+        std::ops::ControlFlow::Continue(())
+    });
+    if let Err(error) = read {
+        tracing::warn!(%error, "retained messages could not be read");
+    }
+    broker.load_retained(retained);
+}

@@ -1,0 +1,129 @@
+//! Who may know whom. The manifest proves it, not good intentions.
+
+use std::{collections::BTreeMap, path::Path, process::Command};
+
+use serde_json::Value;
+
+/// Which crates of ours a crate may depend on.
+const ARROWS: [(&str, &[&str]); 7] = [
+    ("millpond-core", &[]),
+    ("millpond-env", &["millpond-core"]),
+    ("millpond-store", &["millpond-core"]),
+    ("millpond-gateway", &["millpond-core", "millpond-env"]),
+    ("millpond-actors", &["millpond-core", "millpond-env", "millpond-store", "millpond-gateway"]),
+    ("millpond-sim", &["millpond-core", "millpond-env", "millpond-store", "millpond-gateway", "millpond-actors"]),
+    (
+        "millpond",
+        &["millpond-core", "millpond-env", "millpond-store", "millpond-gateway", "millpond-actors", "millpond-sim"],
+    ),
+];
+
+/// The only crates that may name a package.
+const OWNERS: [(&str, &[&str]); 8] = [
+    ("rmp-serde", &["millpond-core"]),
+    ("cel", &["millpond-core"]),
+    ("redb", &["millpond-store", "millpond-sim"]),
+    ("ractor", &["millpond-actors"]),
+    ("axum", &["millpond-gateway"]),
+    ("sonic-rs", &["millpond-gateway"]),
+    ("clap", &["millpond"]),
+    ("tracing-subscriber", &["millpond"]),
+];
+
+/// What the pure crates can never name: runtimes, actors, networks, clocks, randomness.
+const IMPURE: [&str; 17] = [
+    "tokio",
+    "tokio-util",
+    "async-std",
+    "smol",
+    "futures",
+    "futures-util",
+    "ractor",
+    "quinn",
+    "mio",
+    "hyper",
+    "chrono",
+    "time",
+    "jiff",
+    "quanta",
+    "rand",
+    "getrandom",
+    "uuid",
+];
+const PURE: [&str; 2] = ["millpond-core", "millpond-store"];
+
+/// Direct dependencies of each of our crates, those of tests left out.
+fn dependencies() -> BTreeMap<String, Vec<String>> {
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let metadata: Value = serde_json::from_slice(&out.stdout).expect("metadata is JSON");
+    let names = |package: &Value| {
+        let all = package["dependencies"].as_array().expect("a list").iter();
+        let normal = all.filter(|dependency| dependency["kind"].as_str() != Some("dev"));
+        normal.map(|dependency| dependency["name"].as_str().expect("a name").to_string()).collect()
+    };
+    let packages = metadata["packages"].as_array().expect("a list").iter();
+    packages.map(|package| (package["name"].as_str().expect("a name").to_string(), names(package))).collect()
+}
+
+#[test]
+fn crates_depend_only_along_the_arrows() {
+    for (name, dependencies) in dependencies() {
+        let allowed = ARROWS.iter().find(|(crate_name, _)| *crate_name == name);
+        let (_, allowed) = allowed.unwrap_or_else(|| panic!("{name} has no line in ARROWS"));
+        for dependency in dependencies.iter().filter(|dependency| dependency.starts_with("millpond")) {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn packages_are_named_by_their_owners_only() {
+    for (name, dependencies) in dependencies() {
+        for (package, owners) in OWNERS {
+            let named = dependencies.iter().any(|dependency| dependency == package);
+            assert!(!named || owners.contains(&name.as_str()), "{name} must not name {package}");
+        }
+    }
+}
+
+#[test]
+fn core_and_store_can_name_no_runtime_network_or_clock() {
+    let dependencies = dependencies();
+    for name in PURE {
+        for dependency in &dependencies[name] {
+            assert!(!IMPURE.contains(&dependency.as_str()), "{name} must not name {dependency}");
+        }
+    }
+    for root in ["actors/core/src", "actors/store/src"] {
+        each_source(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root), &mut |path, text| {
+            for clock in ["std::time::Instant", "SystemTime", "Instant::now", "std::thread", "std::net"] {
+                assert!(!text.contains(clock), "{} names {clock}", path.display());
+            }
+        });
+    }
+}
+
+#[test]
+fn no_source_file_has_two_subjects() {
+    for root in ["src", "actors", "sim", "tests"] {
+        each_source(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root), &mut |path, text| {
+            assert!(text.lines().count() <= 600, "{} has more than 600 lines", path.display());
+        });
+    }
+}
+
+fn each_source(folder: &Path, f: &mut impl FnMut(&Path, &str)) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            each_source(&path, f);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            f(&path, &std::fs::read_to_string(&path).expect("a text"));
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The product from outside: the real program, real clients, real files, and the rules of the house.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests stand in the real world")]
+
+mod crash;
+mod disk_full;
+mod house;
+mod recorded;
+mod replay;
+mod support;
