@@ -91,7 +91,7 @@ struct Sampled {
 
 async fn sample(env: &Env, node: Option<&ChildNode>, pid: Option<u32>) -> anyhow::Result<Sampled> {
     let stored = match node {
-        Some(node) => Some(node.stored(env).await?),
+        Some(node) => Some(node.stored(&node.client(env, None)?).await?),
         None => None,
     };
     let server = pid.map(process::usage).transpose().context("the server's process")?;

@@ -11,16 +11,12 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use millpond_core::time::Span;
 use millpond_env::Env;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    sync::mpsc,
-};
+use tokio::sync::mpsc;
 
-use crate::world::os;
+use crate::{client::http::HttpClient, world::os};
 
 const START_TIMEOUT: Span = Span::from_secs(60);
 const STOP_TIMEOUT: Span = Span::from_secs(30);
-const ASK_TIMEOUT: Span = Span::from_secs(30);
 
 /// Stopped at the latest when it is dropped (then by force), or when this process ends.
 #[derive(Debug)]
@@ -29,6 +25,8 @@ pub struct ChildNode {
     /// `None` once it was stopped.
     running: bool,
     data: DataDir,
+    config: Option<String>,
+    sets: Vec<String>,
     mqtt: (String, u16),
     http: (String, u16),
 }
@@ -42,8 +40,12 @@ struct DataDir {
 /// What a node says of its journal, and what its files say.
 #[derive(Clone, Debug, Default)]
 pub struct Stored {
+    /// Events that were ever stored, also those that retention has given up since.
     pub events: Option<u64>,
+    /// Encoded records of raw events, without the pages around them.
     pub journal_bytes: Option<u64>,
+    pub dead_letters: Option<u64>,
+    /// What the data directory takes on disk.
     pub file_bytes: u64,
 }
 
@@ -73,8 +75,38 @@ impl ChildNode {
     /// When it ends first or says nothing for a minute; with what it wrote on stderr.
     pub async fn start(env: &Env, launch: Launch) -> anyhow::Result<ChildNode> {
         let data = DataDir::new(launch.data)?;
-        let mut child = spawn(&data.path, launch.config.as_deref(), &launch.sets)?;
-        let stdout = child.stdout.take().context("the node has no stdout")?;
+        let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let child = spawn(&data.path, launch.config.as_deref(), &launch.sets, (any, any))?;
+        let mut node = ChildNode {
+            child,
+            running: true,
+            data,
+            config: launch.config,
+            sets: launch.sets,
+            mqtt: (String::new(), 0),
+            http: (String::new(), 0),
+        };
+        let (mqtt, http) = node.ready(env).await?;
+        node.mqtt = (mqtt.ip().to_string(), mqtt.port());
+        node.http = (http.ip().to_string(), http.port());
+        Ok(node)
+    }
+
+    /// Starts it again after it ended by itself, with the same data and on the same ports.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn restart(&mut self, env: &Env) -> anyhow::Result<()> {
+        let _ = self.child.kill();
+        self.child.wait()?;
+        let door = |(host, port): &(String, u16)| anyhow::Ok(SocketAddr::new(host.parse()?, *port));
+        let doors = (door(&self.mqtt)?, door(&self.http)?);
+        self.child = spawn(&self.data.path, self.config.as_deref(), &self.sets, doors)?;
+        self.ready(env).await.map(|_| ())
+    }
+
+    async fn ready(&mut self, env: &Env) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+        let stdout = self.child.stdout.take().context("the node has no stdout")?;
         let (tx, mut lines) = mpsc::unbounded_channel();
         env.blocking.run(Box::new(move || {
             // Reads until the node ends, so that it never waits for a reader.
@@ -82,7 +114,6 @@ impl ChildNode {
                 let _ = tx.send(line);
             }
         }));
-        let mut node = ChildNode { child, running: true, data, mqtt: (String::new(), 0), http: (String::new(), 0) };
         let ready = async {
             while let Some(line) = lines.recv().await {
                 if let Some(doors) = doors(&line) {
@@ -92,13 +123,9 @@ impl ChildNode {
             None
         };
         match env.timeout(START_TIMEOUT, ready).await {
-            Ok(Some((mqtt, http))) => {
-                node.mqtt = (mqtt.ip().to_string(), mqtt.port());
-                node.http = (http.ip().to_string(), http.port());
-                Ok(node)
-            }
-            Ok(None) => bail!("the node ended before it was ready:\n{}", node.words()),
-            Err(_) => bail!("the node was not ready after {START_TIMEOUT}:\n{}", node.words()),
+            Ok(Some(doors)) => Ok(doors),
+            Ok(None) => bail!("the node ended before it was ready:\n{}", self.words()),
+            Err(_) => bail!("the node was not ready after {START_TIMEOUT}:\n{}", self.words()),
         }
     }
 
@@ -132,11 +159,22 @@ impl ChildNode {
         self.child.try_wait().ok().flatten()
     }
 
-    pub async fn stored(&self, env: &Env) -> anyhow::Result<Stored> {
-        let journal = ask(env, self.http(), "/v1/journal").await?;
+    /// A client for its API; without a token when anonymous requests are answered.
+    pub fn client(&self, env: &Env, token: Option<&str>) -> anyhow::Result<HttpClient> {
+        Ok(HttpClient::new(env.clone(), &format!("http://{}:{}", self.http.0, self.http.1), token)?)
+    }
+
+    /// What its journal holds.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn stored(&self, client: &HttpClient) -> anyhow::Result<Stored> {
+        let journal = client.get("/v1/journal").await.context("the node does not tell of its journal")?;
+        let raw = |key: &str| journal["classes"]["raw"][key].as_u64();
         Ok(Stored {
-            events: number(&journal, &["events", "stored_events", "accepted"]),
-            journal_bytes: number(&journal, &["live_bytes", "bytes"]),
+            events: raw("events").zip(raw("dropped_events")).map(|(held, dropped)| held + dropped),
+            journal_bytes: raw("bytes"),
+            dead_letters: journal["dead_letters"].as_u64(),
             file_bytes: file_bytes(&self.data.path),
         })
     }
@@ -203,7 +241,12 @@ impl Drop for DataDir {
 const LOG: &str = "node.log";
 const CONFIG: &str = "node.toml";
 
-fn spawn(data: &Path, config: Option<&str>, sets: &[String]) -> anyhow::Result<Child> {
+fn spawn(
+    data: &Path,
+    config: Option<&str>,
+    sets: &[String],
+    (mqtt, http): (SocketAddr, SocketAddr),
+) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("this program's own file")?;
     let mut command = Command::new(program);
     command.arg("edge");
@@ -212,8 +255,9 @@ fn spawn(data: &Path, config: Option<&str>, sets: &[String]) -> anyhow::Result<C
         write_file(&path, config)?;
         command.arg("--config").arg(path);
     }
-    let data_set = format!("node.data={}", toml::Value::from(data.join("data").display().to_string()));
-    for set in ["mqtt.listen=\"127.0.0.1:0\"", "http.listen=\"127.0.0.1:0\"", &data_set] {
+    let home = toml::Value::from(data.join("data").display().to_string());
+    let doors = [format!("mqtt.listen=\"{mqtt}\""), format!("http.listen=\"{http}\""), format!("node.data={home}")];
+    for set in &doors {
         command.arg("--set").arg(set);
     }
     for set in sets {
@@ -264,12 +308,6 @@ fn door(line: &str, name: &str) -> Option<SocketAddr> {
         .find_map(|part| part.parse().ok())
 }
 
-/// The first of the keys that is there, at the top or one level below.
-fn number(json: &serde_json::Value, keys: &[&str]) -> Option<u64> {
-    let all = || std::iter::once(json).chain(json.as_object().into_iter().flat_map(|map| map.values()));
-    keys.iter().find_map(|key| all().find_map(|value| value.get(key)?.as_u64()))
-}
-
 /// Bytes that the files below a directory take on disk.
 #[expect(clippy::disallowed_methods, reason = "the sizes of a child's files")]
 fn file_bytes(dir: &Path) -> u64 {
@@ -283,28 +321,6 @@ fn file_bytes(dir: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
-}
-
-/// GET, as JSON. HTTP/1.0, so that the answer ends with the connection.
-///
-/// # Errors
-/// When the node does not answer within half a minute, or not with 200 and JSON.
-pub async fn ask(env: &Env, (host, port): (&str, u16), path: &str) -> anyhow::Result<serde_json::Value> {
-    let exchange = async {
-        let mut stream = env.net.connect(host, port).await?;
-        let request = format!("GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nAccept: application/json\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await?;
-        anyhow::Ok(answer)
-    };
-    let answer = env.timeout(ASK_TIMEOUT, exchange).await.map_err(|_| anyhow!("GET {path}: no answer"))??;
-    let text = String::from_utf8_lossy(&answer);
-    let (head, body) = text.split_once("\r\n\r\n").with_context(|| format!("GET {path}: not HTTP"))?;
-    if head.split(' ').nth(1) != Some("200") {
-        bail!("GET {path}: {}", head.lines().next().unwrap_or_default());
-    }
-    serde_json::from_str(body).with_context(|| format!("GET {path}: not JSON"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,80 @@
+//! The node's configuration, as text: what a user would write.
+
+use std::fmt::Write;
+
+use millpond_core::value::ValueType;
+use millpond_env::Env;
+use millpond_gateway::auth::hash_token;
+use millpond_sim::fleet::MachineKind;
+use rand::Rng;
+
+/// The window that the view shows.
+pub const WINDOW: &str = "machine_5s";
+/// The user who publishes for all machines.
+pub const FLEET_USER: &str = "demo-fleet";
+const VIEW_USER: &str = "demo-view";
+
+/// Windows and rules; device types, schemas and users are added.
+const BASE: &str = include_str!("rules.toml");
+
+/// What the demo logs in with, new in each run.
+#[derive(Clone, Debug)]
+pub struct Tokens {
+    pub fleet: String,
+    pub view: String,
+}
+
+impl Tokens {
+    /// 128 random bits each.
+    pub fn new(env: &Env) -> Tokens {
+        let mut rng = env.rng("demo.tokens");
+        let mut token = || format!("{:016x}{:016x}", rng.next_u64(), rng.next_u64());
+        Tokens { fleet: token(), view: token() }
+    }
+}
+
+/// The whole file.
+pub fn text(tokens: &Tokens) -> String {
+    let mut text = BASE.to_owned();
+    for kind in MachineKind::ALL {
+        push_kind(&mut text, kind);
+    }
+    push_user(&mut text, FLEET_USER, "device", &tokens.fleet, "publish = [\"devices/#\"]\nsubscribe = []\n");
+    push_user(&mut text, VIEW_USER, "operator", &tokens.view, "");
+    text
+}
+
+fn push_kind(text: &mut String, kind: MachineKind) {
+    let name = kind.name();
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "\n[[device_types]]\nname = \"{name}\"\ndevices = [\"{name}-*\"]\nschema = \"{name}\"\n\n[[schemas]]\nname = \"{name}\"\nversion = 1\n"
+    );
+    for info in kind.metrics() {
+        let _ = write!(text, "\n[schemas.metrics.{}]\ntype = \"{}\"\n", info.name, info.value_type.name());
+        if info.value_type == ValueType::F64 {
+            let _ = writeln!(text, "unit = \"{}\"\nmin = {:?}\nmax = {:?}", info.unit, info.min, info.max);
+        }
+    }
+}
+
+fn push_user(text: &mut String, name: &str, role: &str, token: &str, more: &str) {
+    let hash = hash_token(token);
+    let _ = write!(text, "\n[[auth.users]]\nname = \"{name}\"\nrole = \"{role}\"\ntoken_hash = \"{hash}\"\n{more}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_has_no_problems() {
+        let tokens = Tokens { fleet: "a".repeat(32), view: "b".repeat(32) };
+        let loaded = crate::config::load_text("demo", &text(&tokens), &[]).map_err(|problems| format!("{problems:?}"));
+        let loaded = loaded.unwrap();
+        assert!(loaded.config.windows.iter().any(|window| window.name == WINDOW));
+        assert!(loaded.config.rules.iter().any(|rule| rule.name == "vibration-high"));
+        assert_eq!(loaded.config.schemas.len(), 4);
+    }
+}
