@@ -186,8 +186,9 @@ impl Alerts {
         alerts.sort_by(|a, b| (a.changed, &a.id).cmp(&(b.changed, &b.id)));
         for alert in alerts {
             let subject = subject(&alert);
-            if let Some(told) = alert.notified {
-                self.voice.remember(&subject, told);
+            match alert.notified {
+                Some(told) => self.voice.remember(&subject, told),
+                None => self.voice.repeated(&subject, alert.repeats),
             }
             if alert.state != AlertState::Resolved {
                 if !self.rules.contains_key(&subject.0) {
@@ -235,7 +236,9 @@ impl Alerts {
             self.close(now, &subject, now, Some("removed rule".into()), out);
         }
         for subject in self.voice.due(now) {
-            if let Some(notification) = self.tell(now, &subject) {
+            if let Some(until) = self.quiet_until(now, &subject) {
+                self.voice.wait(&subject, until);
+            } else if let Some(notification) = self.tell(now, &subject) {
                 out.extend(self.open.get(&subject).cloned().map(AlertEffect::Changed));
                 out.push(AlertEffect::Notify(notification));
             }
@@ -259,7 +262,13 @@ impl Alerts {
     ///
     /// # Errors
     /// When there is no such alert, or it does not fire.
-    pub fn acknowledge(&mut self, now: Timestamp, id: &str, by: &str, out: &mut Vec<AlertEffect>) -> Result<(), ActionError> {
+    pub fn acknowledge(
+        &mut self,
+        now: Timestamp,
+        id: &str,
+        by: &str,
+        out: &mut Vec<AlertEffect>,
+    ) -> Result<(), ActionError> {
         let alert = self.firing(id)?;
         if alert.acknowledged.is_none() {
             alert.acknowledged = Some(Acknowledged { by: by.to_owned(), at: now });
@@ -273,7 +282,13 @@ impl Alerts {
     ///
     /// # Errors
     /// When there is no such alert, or it does not fire.
-    pub fn resolve(&mut self, now: Timestamp, id: &str, by: &str, out: &mut Vec<AlertEffect>) -> Result<(), ActionError> {
+    pub fn resolve(
+        &mut self,
+        now: Timestamp,
+        id: &str,
+        by: &str,
+        out: &mut Vec<AlertEffect>,
+    ) -> Result<(), ActionError> {
         let subject = subject(self.firing(id)?);
         self.by_hand.insert(subject.clone(), id.to_owned());
         self.close(now, &subject, now, Some(by.to_owned()), out);
@@ -303,7 +318,14 @@ impl Alerts {
     }
 
     /// A signal that the condition holds.
-    fn raise(&mut self, now: Timestamp, subject: Subject, signal: &Signal, state: AlertState, out: &mut Vec<AlertEffect>) {
+    fn raise(
+        &mut self,
+        now: Timestamp,
+        subject: Subject,
+        signal: &Signal,
+        state: AlertState,
+        out: &mut Vec<AlertEffect>,
+    ) {
         let id = id::of(&signal.rule, &signal.key, signal.since);
         if self.resolved.contains_key(&id) || self.by_hand.contains_key(&subject) {
             self.counters.repeated += 1;
@@ -388,7 +410,14 @@ impl Alerts {
     }
 
     /// Resolves the open alert.
-    fn close(&mut self, now: Timestamp, subject: &Subject, at: Timestamp, by: Option<String>, out: &mut Vec<AlertEffect>) {
+    fn close(
+        &mut self,
+        now: Timestamp,
+        subject: &Subject,
+        at: Timestamp,
+        by: Option<String>,
+        out: &mut Vec<AlertEffect>,
+    ) {
         let Some(mut alert) = self.take_open(subject) else { return };
         self.voice.leave(subject);
         alert.state = AlertState::Resolved;

@@ -150,9 +150,10 @@ impl Expr {
             Some(Outcome::Bool(true)) => Ok(Truth::True),
             Some(Outcome::Bool(false)) => Ok(Truth::False),
             None => Ok(Truth::Missing),
-            Some(other) => {
-                Err(ExprError { message: format!("a condition must be true or false, but it is `{other}`"), column: None })
-            }
+            Some(other) => Err(ExprError {
+                message: format!("a condition must be true or false, but it is `{other}`"),
+                column: None,
+            }),
         }
     }
 

@@ -21,7 +21,7 @@ mod tests {
 
     #[test]
     fn an_alert_has_the_same_id_for_ever() {
-        assert_eq!(of("hot", "press-7", Timestamp(0)), "GOLDEN");
+        assert_eq!(of("hot", "press-7", Timestamp(0)), "173dga641y38k0qfnej8kb6x1n");
         assert_ne!(of("hot", "press-7", Timestamp(0)), of("hot", "press-7", Timestamp(1)));
         assert_ne!(of("a", "bc", Timestamp(0)), of("ab", "c", Timestamp(0)));
     }

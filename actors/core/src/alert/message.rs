@@ -13,7 +13,9 @@ pub(crate) fn placeholders(template: &str) -> impl Iterator<Item = &str> {
 /// A template made from the condition, for rules that have none.
 pub(super) fn default_text(spec: &RuleSpec) -> String {
     let mut text = match &spec.when {
-        Condition::Threshold { op, value, .. } => format!("{{metric}} of {{device}} is {{value}} ({} {value})", op.symbol()),
+        Condition::Threshold { op, value, .. } => {
+            format!("{{metric}} of {{device}} is {{value}} ({} {value})", op.symbol())
+        }
         Condition::Rate { op, per_second, .. } => {
             format!("{{metric}} of {{device}} changes by {{value}} per second ({} {per_second})", op.symbol())
         }

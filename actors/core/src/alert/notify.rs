@@ -75,6 +75,13 @@ impl Voice {
         }
     }
 
+    /// Notes that a firing after the one that was told of was kept quiet.
+    pub fn repeated(&mut self, subject: &Subject, repeats: u32) {
+        if let Some(told) = self.told.get_mut(subject) {
+            told.repeats = told.repeats.max(repeats);
+        }
+    }
+
     /// Has the subject told of at `due`.
     pub fn wait(&mut self, subject: &Subject, due: Timestamp) {
         self.leave(subject);
@@ -142,24 +149,29 @@ impl Voice {
 impl Alerts {
     /// Tells of a firing alert that has just begun, or lets it wait for the end of the quiet.
     pub(super) fn tell_or_wait(&mut self, now: Timestamp, subject: &Subject) -> Option<Notification> {
-        let quiet = self.rules.get(&subject.0).map_or(Span::ZERO, |rule| rule.quiet);
-        let told = self.voice.told.get_mut(subject).filter(|told| now.since(told.at).0.saturating_abs() < quiet.0);
-        let Some(told) = told else {
+        let Some(until) = self.quiet_until(now, subject) else {
             return self.tell(now, subject);
         };
-        told.repeats = told.repeats.saturating_add(1);
-        let due = told.at.saturating_add(quiet);
-        if let Some(alert) = self.open.get_mut(subject) {
+        if let (Some(told), Some(alert)) = (self.voice.told.get_mut(subject), self.open.get_mut(subject)) {
+            told.repeats = told.repeats.saturating_add(1);
             alert.repeats = told.repeats;
         }
         self.counters.quieted += 1;
-        self.voice.wait(subject, due);
+        self.voice.wait(subject, until);
         None
+    }
+
+    /// The end of the subject's quiet; `None` when it is not quiet now.
+    pub(super) fn quiet_until(&self, now: Timestamp, subject: &Subject) -> Option<Timestamp> {
+        let quiet = self.rules.get(&subject.0)?.quiet;
+        let told = self.voice.told.get(subject).filter(|told| now.since(told.at).0.saturating_abs() < quiet.0)?;
+        Some(told.at.saturating_add(quiet))
     }
 
     /// Tells of a firing alert, or puts it into a digest when its rule has told too much of late.
     pub(super) fn tell(&mut self, now: Timestamp, subject: &Subject) -> Option<Notification> {
-        let alert = self.open.get_mut(subject).filter(|alert| alert.state == AlertState::Firing && alert.notified.is_none())?;
+        let alert =
+            self.open.get_mut(subject).filter(|alert| alert.state == AlertState::Firing && alert.notified.is_none())?;
         let storm = self.voice.storms.entry(subject.0.clone()).or_default();
         let (count, window) = (self.settings.storm_count.max(1) as usize, self.settings.storm_window);
         storm.recent.retain(|at| now.since(*at).0.saturating_abs() < window.0);

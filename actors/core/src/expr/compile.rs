@@ -13,8 +13,7 @@ use crate::limits::{EXPR_BRACKETS_MAX, EXPR_BYTES_MAX, EXPR_DEPTH_MAX};
 /// Functions of text and of conversion, called as `f(x)` or `x.f(y)`.
 const FUNCTIONS: [&str; 8] = ["size", "contains", "startsWith", "endsWith", "int", "uint", "double", "string"];
 /// Functions called as `math.f(x)`.
-const MATH: [&str; 10] =
-    ["abs", "ceil", "floor", "round", "trunc", "sign", "sqrt", "isNaN", "isInf", "isFinite"];
+const MATH: [&str; 10] = ["abs", "ceil", "floor", "round", "trunc", "sign", "sqrt", "isNaN", "isInf", "isFinite"];
 const ARITHMETIC: [&str; 4] = [operators::ADD, operators::SUBSTRACT, operators::MULTIPLY, operators::DIVIDE];
 const OTHER_OPERATORS: [&str; 12] = [
     operators::CONDITIONAL,
@@ -70,7 +69,9 @@ impl Dialect<'_> {
         let id = node.id;
         match &mut node.expr {
             Node::Literal(LiteralValue::Int(_)) => Ok(Static::Int),
-            Node::Literal(LiteralValue::Null) => Err(self.at(id, "there is no `null`; `has(name)` tells whether a metric is there")),
+            Node::Literal(LiteralValue::Null) => {
+                Err(self.at(id, "there is no `null`; `has(name)` tells whether a metric is there"))
+            }
             Node::Literal(_) => Ok(Static::Other),
             Node::Ident(_) | Node::Select(_) => {
                 let name = dotted(&node.expr, 0).ok_or_else(|| self.at(id, "values of events have no fields"))?;
@@ -101,7 +102,8 @@ impl Dialect<'_> {
     }
 
     fn lower_call(&mut self, id: u64, call: &mut CallExpr, depth: usize) -> Result<Static, ExprError> {
-        let in_math = call.target.as_ref().is_some_and(|target| matches!(&target.expr, Node::Ident(name) if name == "math"));
+        let in_math =
+            call.target.as_ref().is_some_and(|target| matches!(&target.expr, Node::Ident(name) if name == "math"));
         if in_math {
             self.lower_math(id, call)?;
         } else {
@@ -120,7 +122,8 @@ impl Dialect<'_> {
         let name = call.func_name.as_str();
         if ARITHMETIC.contains(&name) && call.args.len() == 2 {
             for at in 0..2 {
-                if types == [Static::Int, Static::Other] && at == 0 || types == [Static::Other, Static::Int] && at == 1 {
+                if types == [Static::Int, Static::Other] && at == 0 || types == [Static::Other, Static::Int] && at == 1
+                {
                     convert(&mut call.args[at], "double");
                 }
             }
@@ -210,7 +213,9 @@ fn dotted(node: &Node, depth: usize) -> Option<String> {
     match node {
         _ if depth >= EXPR_DEPTH_MAX => None,
         Node::Ident(name) => Some(name.trim_start_matches('.').to_owned()),
-        Node::Select(select) if !select.test => Some(format!("{}.{}", dotted(&select.operand.expr, depth + 1)?, select.field)),
+        Node::Select(select) if !select.test => {
+            Some(format!("{}.{}", dotted(&select.operand.expr, depth + 1)?, select.field))
+        }
         _ => None,
     }
 }

@@ -85,7 +85,10 @@ fn outcome(value: &CowVal<'_, '_>) -> Result<Outcome, ExprError> {
     match Cel::try_from(value.as_ref()) {
         Ok(Cel::UInt(v)) => Ok(i64::try_from(v).map_or(Outcome::F64(v as f64), Outcome::I64)),
         _ => Err(ExprError {
-            message: format!("the value is neither a number, nor a boolean, nor text, but a {}", value.get_type().name()),
+            message: format!(
+                "the value is neither a number, nor a boolean, nor text, but a {}",
+                value.get_type().name()
+            ),
             column: None,
         }),
     }

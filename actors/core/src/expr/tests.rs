@@ -19,8 +19,13 @@ fn event() -> Batch {
 
 fn ask(source: &str) -> Result<Option<Outcome>, ExprError> {
     let batch = event();
-    let view =
-        EventView { batch: &batch, row: 0, device: batch.device(&batch.runs()[0]), device_type: "press", time: batch.times[0] };
+    let view = EventView {
+        batch: &batch,
+        row: 0,
+        device: batch.device(&batch.runs()[0]),
+        device_type: "press",
+        time: batch.times[0],
+    };
     Expr::compile(source)?.eval(&view)
 }
 
@@ -108,9 +113,8 @@ fn a_mask_keeps_what_holds_and_counts_what_cannot_be_decided() {
     let devices = [DeviceRef { index: 0, device_type: 0 }, DeviceRef { index: 1, device_type: DeviceRef::UNTYPED }];
     let types = ["press".to_owned()];
     let mut mask = Vec::new();
-    let ask = |source: &str, mask: &mut Vec<bool>| {
-        Expr::compile(source).expect("good").mask(&batch, &devices, &types, mask)
-    };
+    let ask =
+        |source: &str, mask: &mut Vec<bool>| Expr::compile(source).expect("good").mask(&batch, &devices, &types, mask);
     assert_eq!(ask("x > 2", &mut mask), MaskCount::default());
     assert_eq!(mask, [false, true, true]);
     assert_eq!(ask("device_type == 'press'", &mut mask), MaskCount::default());
@@ -157,13 +161,35 @@ fn no_source_exhausts_the_stack() {
 
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
-        Just("temperature".to_owned()), Just("state".to_owned()), Just("a.b".to_owned()), Just("metrics".to_owned()),
-        Just("math.".to_owned()), Just("greatest(".to_owned()), Just("has(".to_owned()), Just("size(".to_owned()),
-        Just("'text'".to_owned()), Just("b'\\xff'".to_owned()), Just("r\"".to_owned()), Just("\"\"\"".to_owned()), Just("'\\u12'".to_owned()),
-        Just("1e400".to_owned()), Just("9223372036854775808".to_owned()), Just("-9223372036854775808".to_owned()), Just("0x".to_owned()),
-        Just("0xFFu".to_owned()), Just("1u".to_owned()), Just(".5".to_owned()), Just("true".to_owned()), Just("null".to_owned()),
-        Just(" in ".to_owned()), Just("?".to_owned()), Just(".?".to_owned()), Just("[?".to_owned()), Just("`x`".to_owned()),
-        "[-+*/%<>=!&|?:.,()\\[\\]{}`'\"\\\\ \n]", "\\PC{1,3}",
+        Just("temperature".to_owned()),
+        Just("state".to_owned()),
+        Just("a.b".to_owned()),
+        Just("metrics".to_owned()),
+        Just("math.".to_owned()),
+        Just("greatest(".to_owned()),
+        Just("has(".to_owned()),
+        Just("size(".to_owned()),
+        Just("'text'".to_owned()),
+        Just("b'\\xff'".to_owned()),
+        Just("r\"".to_owned()),
+        Just("\"\"\"".to_owned()),
+        Just("'\\u12'".to_owned()),
+        Just("1e400".to_owned()),
+        Just("9223372036854775808".to_owned()),
+        Just("-9223372036854775808".to_owned()),
+        Just("0x".to_owned()),
+        Just("0xFFu".to_owned()),
+        Just("1u".to_owned()),
+        Just(".5".to_owned()),
+        Just("true".to_owned()),
+        Just("null".to_owned()),
+        Just(" in ".to_owned()),
+        Just("?".to_owned()),
+        Just(".?".to_owned()),
+        Just("[?".to_owned()),
+        Just("`x`".to_owned()),
+        "[-+*/%<>=!&|?:.,()\\[\\]{}`'\"\\\\ \n]",
+        "\\PC{1,3}",
     ];
     prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
 }

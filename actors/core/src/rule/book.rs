@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Deserialize, Serialize};
 use super::{
     Phase, RuleSpec, Signal,
     judge::{Estimate, Previous, Test},
@@ -16,6 +15,7 @@ use crate::{
     problem::SpecProblem,
     time::Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 /// Judges events in the order of the journal, for the devices of one shard; see [`crate::rule`].
 #[derive(Debug)]
@@ -201,14 +201,20 @@ impl RuleBook {
         if self.plans.len() >= RULE_SHAPES_MAX {
             self.plans.clear();
         }
-        let plans: Arc<[Plan]> =
-            self.rules.iter().enumerate().filter_map(|(at, rule)| rule.plan(at, shape)).collect();
+        let plans: Arc<[Plan]> = self.rules.iter().enumerate().filter_map(|(at, rule)| rule.plan(at, shape)).collect();
         self.plans.insert(shape.fingerprint(), plans.clone());
         plans
     }
 
     /// Notes that devices were heard, and clears their silence.
-    fn hear(&mut self, batch: &Batch, devices: &[DeviceRef], rows: Option<&[bool]>, received: Timestamp, out: &mut Vec<Signal>) {
+    fn hear(
+        &mut self,
+        batch: &Batch,
+        devices: &[DeviceRef],
+        rows: Option<&[bool]>,
+        received: Timestamp,
+        out: &mut Vec<Signal>,
+    ) {
         for (run, device) in batch.runs().iter().zip(devices) {
             if rows.is_some_and(|rows| !rows[run.rows()].contains(&true)) {
                 continue;
@@ -239,4 +245,3 @@ impl RuleBook {
         }
     }
 }
-

@@ -24,7 +24,10 @@ pub fn problems(specs: &[RuleSpec], types: &[String], windows: &[WindowSpec]) ->
 pub(super) fn own_problems(specs: &[RuleSpec], types: &[String]) -> Vec<SpecProblem> {
     let mut found = Vec::new();
     if specs.len() > RULES_MAX {
-        found.push(SpecProblem::new("rules", format!("a node has at most {RULES_MAX} rules, these are {}", specs.len())));
+        found.push(SpecProblem::new(
+            "rules",
+            format!("a node has at most {RULES_MAX} rules, these are {}", specs.len()),
+        ));
     }
     for (at, spec) in specs.iter().enumerate() {
         let place = format!("rules[{at}]");
@@ -64,7 +67,10 @@ fn check_condition(place: &str, when: &Condition, found: &mut Vec<SpecProblem>) 
         }
         Condition::Silence { after } => {
             if *after < Span::from_millis(100) {
-                found.push(SpecProblem::new(key("after"), "a device is silent after 100ms at the earliest").hint("for example 30s"));
+                found.push(
+                    SpecProblem::new(key("after"), "a device is silent after 100ms at the earliest")
+                        .hint("for example 30s"),
+                );
             }
         }
         Condition::Window { window, metric, aggregate, op, value, clear } => {
@@ -79,7 +85,10 @@ fn check_condition(place: &str, when: &Condition, found: &mut Vec<SpecProblem>) 
         Condition::Zscore { metric, limit, samples } => {
             check_metric(key("metric"), metric, found);
             if !(*limit > 1.0 && *limit <= 1e6) {
-                found.push(SpecProblem::new(key("limit"), "must be more than 1 standard deviation").hint("usual limits are 3 to 6"));
+                found.push(
+                    SpecProblem::new(key("limit"), "must be more than 1 standard deviation")
+                        .hint("usual limits are 3 to 6"),
+                );
             }
             if !(10..=100_000).contains(samples) {
                 found.push(SpecProblem::new(key("samples"), "must be from 10 to 100000"));
@@ -95,7 +104,12 @@ fn check_metric(place: String, metric: &str, found: &mut Vec<SpecProblem>) {
     }
 }
 
-fn check_levels(place: &str, key: &str, (op, value, clear): (Operator, f64, Option<f64>), found: &mut Vec<SpecProblem>) {
+fn check_levels(
+    place: &str,
+    key: &str,
+    (op, value, clear): (Operator, f64, Option<f64>),
+    found: &mut Vec<SpecProblem>,
+) {
     if !value.is_finite() {
         found.push(SpecProblem::new(format!("{place}.{key}"), "must be a finite number"));
     }
@@ -127,7 +141,8 @@ fn check_types(place: &str, spec: &RuleSpec, types: &[String], found: &mut Vec<S
     }
     for (at, name) in spec.device_types.iter().enumerate() {
         if !types.contains(name) {
-            let problem = SpecProblem::new(format!("{place}.device_types[{at}]"), format!("there is no device type `{name}`"));
+            let problem =
+                SpecProblem::new(format!("{place}.device_types[{at}]"), format!("there is no device type `{name}`"));
             let hint = did_you_mean(name, types.iter().map(String::as_str));
             found.push(SpecProblem { hint, ..problem });
         }
@@ -140,14 +155,19 @@ fn check_text(place: &str, spec: &RuleSpec, found: &mut Vec<SpecProblem>) {
         if message.len() > EXPR_BYTES_MAX {
             found.push(SpecProblem::new(&*place, format!("a message has at most {EXPR_BYTES_MAX} bytes")));
         }
-        for name in crate::alert::placeholders(message).filter(|name| !["device", "rule", "value", "metric"].contains(name)) {
+        for name in
+            crate::alert::placeholders(message).filter(|name| !["device", "rule", "value", "metric"].contains(name))
+        {
             let problem = SpecProblem::new(&*place, format!("there is nothing to put in the place of `{{{name}}}`"));
             found.push(problem.hint("known are {device}, {rule}, {value} and {metric}"));
         }
     }
     let eventless = matches!(spec.when, Condition::Window { .. } | Condition::Silence { .. });
     if eventless && !spec.enrich.is_empty() {
-        found.push(SpecProblem::new(format!("{place}.enrich"), "needs an event, and rules on windows and on silence have none"));
+        found.push(SpecProblem::new(
+            format!("{place}.enrich"),
+            "needs an event, and rules on windows and on silence have none",
+        ));
     }
     if spec.enrich.len() > RULE_FACTS_MAX {
         found.push(SpecProblem::new(format!("{place}.enrich"), format!("a rule has at most {RULE_FACTS_MAX} facts")));
@@ -157,7 +177,12 @@ fn check_text(place: &str, spec: &RuleSpec, found: &mut Vec<SpecProblem>) {
     }
 }
 
-fn check_window(place: &str, (window, metric, aggregate): (&str, &str, &str), windows: &[WindowSpec], found: &mut Vec<SpecProblem>) {
+fn check_window(
+    place: &str,
+    (window, metric, aggregate): (&str, &str, &str),
+    windows: &[WindowSpec],
+    found: &mut Vec<SpecProblem>,
+) {
     let Some(spec) = windows.iter().find(|spec| spec.name == window) else {
         let problem = SpecProblem::new(format!("{place}.window"), format!("there is no window `{window}`"));
         let hint = did_you_mean(window, windows.iter().map(|spec| spec.name.as_str()));
@@ -165,13 +190,17 @@ fn check_window(place: &str, (window, metric, aggregate): (&str, &str, &str), wi
         return;
     };
     if !spec.metrics.is_empty() && !spec.metrics.iter().any(|known| known == metric) {
-        let problem = SpecProblem::new(format!("{place}.metric"), format!("the window `{window}` does not aggregate `{metric}`"));
+        let problem =
+            SpecProblem::new(format!("{place}.metric"), format!("the window `{window}` does not aggregate `{metric}`"));
         found.push(problem.hint(format!("it aggregates {}", spec.metrics.join(", "))));
     }
     let mut known: Vec<String> = spec.aggregates.iter().map(|one| aggregate_name(*one).to_owned()).collect();
     known.extend(spec.quantiles.iter().map(|q| format!("p{}", (q * 1e8).round() / 1e6)));
     if !known.iter().any(|name| name == aggregate) {
-        let problem = SpecProblem::new(format!("{place}.aggregate"), format!("the window `{window}` does not compute `{aggregate}`"));
+        let problem = SpecProblem::new(
+            format!("{place}.aggregate"),
+            format!("the window `{window}` does not compute `{aggregate}`"),
+        );
         found.push(problem.hint(format!("it computes {}", known.join(", "))));
     }
 }

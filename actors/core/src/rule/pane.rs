@@ -8,7 +8,13 @@ use super::{
     Condition, LoadError, RuleSpec, Signal,
     phase::{Levels, Slot},
 };
-use crate::{limits::RULE_KEYS_MAX, map::FixedMap, problem::SpecProblem, time::{Span, Timestamp}, window::Pane};
+use crate::{
+    limits::RULE_KEYS_MAX,
+    map::FixedMap,
+    problem::SpecProblem,
+    time::{Span, Timestamp},
+    window::Pane,
+};
 
 /// Judges the panes of one window in the order in which they are journaled. The state of a key is that of its newest pane:
 /// that pane may fire again, with a higher revision, and raise or clear; older ones are too late to change anything.

@@ -116,7 +116,8 @@ impl Slot {
                 self.peak = worse.of(self.peak, value);
                 // A clock that was set back: the condition holds since now at the latest.
                 self.since = self.since.min(at);
-                if at < self.since.saturating_add(hold) {
+                // Within the microsecond by which `fresh` may have moved the beginning.
+                if at.since(self.since) < Span(hold.0.saturating_sub(1_000)) {
                     return None;
                 }
                 self.stage = Stage::Firing;

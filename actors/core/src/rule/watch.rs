@@ -81,7 +81,9 @@ impl<'a> Events<'a> {
 impl Rule {
     pub fn new(spec: &RuleSpec, types: &[String]) -> Option<Rule> {
         let metric = match &spec.when {
-            Condition::Threshold { metric, .. } | Condition::Rate { metric, .. } | Condition::Zscore { metric, .. } => metric,
+            Condition::Threshold { metric, .. } | Condition::Rate { metric, .. } | Condition::Zscore { metric, .. } => {
+                metric
+            }
             _ => "",
         };
         let position = |name: &String| types.iter().position(|known| known == name).map(|at| at as u32);
