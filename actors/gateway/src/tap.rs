@@ -54,6 +54,11 @@ struct Reader {
     dropped: AtomicU64,
 }
 
+/// Appends one event as a line of JSON, in the form in which devices may send it.
+pub fn event_line(batch: &Batch, device: &str, row: usize, out: &mut Vec<u8>) {
+    line::event(batch, device, row, None, out);
+}
+
 impl Tap {
     pub fn new() -> Tap {
         Tap::default()
@@ -117,17 +122,18 @@ impl TapFilter {
 
 impl Subscription {
     /// Waits for the next batch and appends its events that pass the filter to `out`, one JSON object per line; a line
-    /// `{"dropped":n}` stands where `n` events were missed (of all events, before the filter). Nothing may be appended.
-    pub async fn next(&mut self, out: &mut Vec<u8>) {
+    /// `{"dropped":n}` stands where `n` events were missed (of all events, before the filter). Nothing may be appended. Returns `n`.
+    pub async fn next(&mut self, out: &mut Vec<u8>) -> u64 {
         // The tap holds the other end for as long as this one lives.
-        let Some(batch) = self.batches.recv().await else { return };
+        let Some(batch) = self.batches.recv().await else { return 0 };
         self.reader.queued_bytes.fetch_sub(batch.weight(), Ordering::Relaxed);
         let dropped = self.reader.dropped.load(Ordering::Relaxed);
-        if dropped > self.told {
-            out.extend_from_slice(format!("{{\"dropped\":{}}}\n", dropped - self.told).as_bytes());
-            self.told = dropped;
+        let missed = dropped - std::mem::replace(&mut self.told, dropped);
+        if missed > 0 {
+            out.extend_from_slice(format!("{{\"dropped\":{missed}}}\n").as_bytes());
         }
         line::write(&batch, &self.filter, out);
+        missed
     }
 }
 

@@ -1,0 +1,126 @@
+//! `GET /v1/query`: a range of one metric of one device.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use hyper::header;
+use millpond_core::{
+    limits::{QUERY_POINTS_DEFAULT, QUERY_POINTS_MAX},
+    time::{Span, Timestamp},
+};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeSeq};
+use serde_json::Value;
+
+use super::{
+    Door,
+    params::{At, Params},
+    problem::{Code, Problem},
+};
+use crate::port::{Query, QueryAggregate, QueryAnswer};
+
+const DEFAULT_RANGE: Span = Span::from_secs(3600);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Range {
+    #[serde(alias = "device")]
+    device_id: String,
+    metric: String,
+    start: Option<At>,
+    end: Option<At>,
+    aggregate: Option<Aggregate>,
+    step: Option<Span>,
+    limit: Option<usize>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Aggregate {
+    Count,
+    Sum,
+    Min,
+    Max,
+    #[serde(alias = "avg")]
+    Mean,
+    First,
+    Last,
+}
+
+pub(super) async fn query(State(door): State<Arc<Door>>, Params(range): Params<Range>) -> Result<Response, Problem> {
+    let answer = door.node.query(checked(range, door.env.wall())?).await?;
+    let body = serde_json::to_vec(&Answer::of(&answer))
+        .map_err(|error| Problem::new(Code::Failed).because(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+fn checked(range: Range, now: Timestamp) -> Result<Query, Problem> {
+    let bad = |error: &str| Err(Problem::new(Code::BadParameter).because(error));
+    let end = range.end.map_or(now, |end| end.0);
+    let start = range.start.map_or(end.saturating_sub(DEFAULT_RANGE), |start| start.0);
+    if start > end {
+        return bad("`start` lies after `end`");
+    }
+    if range.aggregate.is_some() != range.step.is_some() {
+        return bad("`aggregate` and `step` go together: aggregate=mean&step=1m");
+    }
+    if range.step.is_some_and(|step| step <= Span::ZERO) {
+        return bad("`step` must be longer than 0s");
+    }
+    Ok(Query {
+        device_id: range.device_id,
+        metric: range.metric,
+        start,
+        end,
+        aggregate: range.aggregate.map(|aggregate| match aggregate {
+            Aggregate::Count => QueryAggregate::Count,
+            Aggregate::Sum => QueryAggregate::Sum,
+            Aggregate::Min => QueryAggregate::Min,
+            Aggregate::Max => QueryAggregate::Max,
+            Aggregate::Mean => QueryAggregate::Mean,
+            Aggregate::First => QueryAggregate::First,
+            Aggregate::Last => QueryAggregate::Last,
+        }),
+        step: range.step,
+        limit: range.limit.unwrap_or(QUERY_POINTS_DEFAULT).clamp(1, QUERY_POINTS_MAX),
+    })
+}
+
+/// The answer as it is written: whole milliseconds without a fraction, and `truncated` only when it is true.
+#[derive(Serialize)]
+struct Answer<'a> {
+    device_id: &'a str,
+    metric: &'a str,
+    points: Points<'a>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    truncated: bool,
+}
+
+impl<'a> Answer<'a> {
+    fn of(answer: &'a QueryAnswer) -> Answer<'a> {
+        Answer {
+            device_id: &answer.device_id,
+            metric: &answer.metric,
+            points: Points(&answer.points),
+            truncated: answer.truncated,
+        }
+    }
+}
+
+struct Points<'a>(&'a [(f64, Value)]);
+
+impl Serialize for Points<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut points = serializer.serialize_seq(Some(self.0.len()))?;
+        for (ms, value) in self.0 {
+            if ms.fract() == 0.0 {
+                points.serialize_element(&(*ms as i64, value))?;
+            } else {
+                points.serialize_element(&(ms, value))?;
+            }
+        }
+        points.end()
+    }
+}

@@ -1,0 +1,199 @@
+//! Every address of the door, in one table.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    middleware::from_fn_with_state,
+    routing::{MethodRouter, get, post},
+};
+
+use super::{
+    Door, lists, live,
+    login::{Access, Gate, admit},
+    problem::{Code, Problem},
+    query, telemetry,
+};
+
+/// One address.
+pub(super) struct Route {
+    /// `get` or `post`.
+    pub method: &'static str,
+    pub path: &'static str,
+    pub access: Access,
+    pub handler: MethodRouter<Arc<Door>>,
+    /// One sentence for the OpenAPI document.
+    pub summary: &'static str,
+    /// Parameters behind the question mark.
+    pub params: &'static [Param],
+    /// What a success answers with: the name of a schema in the OpenAPI document, or a media type that is not JSON.
+    pub answer: &'static str,
+}
+
+pub(super) struct Param {
+    pub name: &'static str,
+    pub required: bool,
+    pub about: &'static str,
+}
+
+const fn param(name: &'static str, about: &'static str) -> Param {
+    Param { name, required: false, about }
+}
+
+const LIMIT: Param = param("limit", "Lines to answer with. Default 100, at most 10000.");
+const START: Param = param("start", "Inclusive: RFC 3339, or epoch seconds or milliseconds.");
+const END: Param = param("end", "Exclusive, in the same forms.");
+
+pub(super) fn routes() -> Vec<Route> {
+    let mut routes = data();
+    routes.extend(state());
+    routes.extend(node());
+    routes
+}
+
+fn data() -> Vec<Route> {
+    use Access::{Anyone, Operator};
+    vec![
+        route(
+            "post",
+            "/v1/telemetry",
+            Anyone,
+            post(telemetry::post),
+            "Sends events; answered after they are on disk.",
+            "Receipt",
+        )
+        .params(const { &[param("device", "The device of all events in the body; they need not name it then.")] }),
+        route("get", "/v1/query", Operator, get(query::query), "Values of one metric of one device.", "QueryAnswer")
+            .params(
+                const {
+                    &[
+                        Param { name: "device_id", required: true, about: "Name of the device." },
+                        Param { name: "metric", required: true, about: "Name of the metric." },
+                        param(
+                            "start",
+                            "Inclusive: RFC 3339, or epoch seconds or milliseconds. Default: one hour before `end`.",
+                        ),
+                        param("end", "Exclusive, in the same forms. Default: now."),
+                        param(
+                            "aggregate",
+                            "One point per step: count, sum, min, max, mean, first or last. Needs `step`.",
+                        ),
+                        param("step", "Length of a step, such as 10s, 5m or 1h. Needs `aggregate`."),
+                        param("limit", "Points to answer with. Default 100000, at most 500000."),
+                    ]
+                },
+            ),
+        route(
+            "get",
+            "/v1/tap",
+            Operator,
+            get(live::tap),
+            "Events as they are committed, one JSON object per line.",
+            "application/x-ndjson",
+        )
+        .params(
+            const {
+                &[
+                    param("device", "Only this device."),
+                    param("metric", "Only this metric, of events that carry it."),
+                    param("where", "Only events for which this CEL expression is true."),
+                ]
+            },
+        ),
+    ]
+}
+
+fn state() -> Vec<Route> {
+    use Access::{Admin, Operator};
+    vec![
+        route("get", "/v1/devices", Operator, get(lists::devices), "Known devices, by name.", "Devices")
+            .params(const { &[param("after", "Only names after this one."), LIMIT] }),
+        route("get", "/v1/devices/{device}", Operator, get(lists::device), "What is known of a device.", "Any"),
+        route("post", "/v1/devices/{device}/quarantine", Admin, post(lists::quarantine), "Sets a device apart: its events become dead letters.", "Any"),
+        route("post", "/v1/devices/{device}/release", Admin, post(lists::release), "Takes a device out of quarantine.", "Any"),
+        route("get", "/v1/windows/{window}", Operator, get(lists::window), "Newest revision of each pane of a window, newest first.", "Panes")
+            .params(const { &[param("key", "Only panes of this key: a device, a type, or nothing for the whole node."), START, END, LIMIT] }),
+        route("get", "/v1/windows/{window}/late", Operator, get(lists::late), "Events that came too late for a window, newest first.", "Late")
+            .params(const { &[LIMIT] }),
+        route("get", "/v1/alerts", Operator, get(lists::alerts), "Alerts, newest first.", "Alerts").params(
+            const { &[param("state", "pending, firing or resolved."), param("rule", "Only alerts of this rule."), LIMIT] },
+        ),
+        route("post", "/v1/alerts/{alert}/acknowledge", Operator, post(lists::acknowledge), "Says that somebody takes care of an alert.", "Any"),
+        route("post", "/v1/alerts/{alert}/resolve", Operator, post(lists::resolve), "Ends an alert by hand.", "Any"),
+        route("get", "/v1/dead-letters", Operator, get(lists::dead_letters), "Rejected input with the reasons, oldest first.", "DeadLetters").params(
+            const {
+                &[
+                    param("reason", "Only this reason, such as out_of_range."),
+                    param("device", "Only this device."),
+                    param("after", "Only identifiers after this one."),
+                    LIMIT,
+                ]
+            },
+        ),
+        route("post", "/v1/dead-letters/replay", Admin, post(lists::replay), "Submits dead letters again; those that pass leave the store.", "Any"),
+        route("get", "/v1/drops", Operator, get(lists::drops), "Records that were given up, with the reasons.", "Drops").params(const { &[LIMIT] }),
+        route("get", "/v1/journal", Operator, get(lists::journal), "Sequence numbers, sizes, cursors and quotas of the journal.", "Any"),
+    ]
+}
+
+fn node() -> Vec<Route> {
+    use Access::{Anyone, Open, Operator};
+    vec![
+        route(
+            "get",
+            "/metrics",
+            Operator,
+            get(lists::metrics),
+            "Metrics in the text format of Prometheus.",
+            "text/plain",
+        ),
+        route(
+            "get",
+            "/healthz",
+            Open,
+            get(lists::healthz),
+            "200 as long as the node works, perhaps degraded; 503 otherwise.",
+            "Health",
+        ),
+        route("get", "/readyz", Open, get(lists::readyz), "200 when the node takes traffic; 503 otherwise.", "Health"),
+        route("get", "/openapi.json", Anyone, get(lists::description), "This document.", "Any"),
+        route("get", "/", Anyone, get(lists::welcome), "Where to find the rest.", "text/plain"),
+    ]
+}
+
+fn route(
+    method: &'static str,
+    path: &'static str,
+    access: Access,
+    handler: MethodRouter<Arc<Door>>,
+    summary: &'static str,
+    answer: &'static str,
+) -> Route {
+    Route { method, path, access, handler, summary, params: &[], answer }
+}
+
+impl Route {
+    fn params(self, params: &'static [Param]) -> Route {
+        Route { params, ..self }
+    }
+}
+
+pub(super) fn router(door: Arc<Door>) -> Router {
+    let mut router = Router::new();
+    for route in routes() {
+        let gate = Gate { door: door.clone(), path: route.path, access: route.access };
+        router = router.route(route.path, route.handler.route_layer(from_fn_with_state(gate, admit)));
+    }
+    router.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(door)
+}
+
+async fn unknown(State(door): State<Arc<Door>>) -> Problem {
+    door.metrics.requests.with_label_values(&["unknown", "404"]).inc();
+    Problem::new(Code::NotFound).because("there is no such address")
+}
+
+async fn wrong_method(State(door): State<Arc<Door>>) -> Problem {
+    door.metrics.requests.with_label_values(&["unknown", "405"]).inc();
+    Problem::new(Code::WrongMethod)
+}
