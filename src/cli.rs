@@ -37,6 +37,8 @@ fn after_long_help() -> String {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(commands::demo::Args),
+    Edge(commands::edge::Args),
     Validate(commands::validate::Args),
     Config(commands::config::Args),
     Query(commands::query::Args),
@@ -46,16 +48,20 @@ enum Command {
     Tap(commands::tap::Args),
     #[command(name = "deadletter")]
     DeadLetter(commands::dead_letter::Args),
+    Journal(commands::journal::Args),
     HashPassword(commands::secrets::HashPassword),
     Token(commands::secrets::Token),
     Explain(commands::explain::Args),
     Completions(commands::completions::Args),
+    Bench(commands::bench::Args),
     Version(commands::version::Args),
 }
 
 impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Demo(args) => commands::demo::run(args).await,
+            Command::Edge(args) => commands::edge::run(args).await,
             Command::Validate(args) => commands::validate::run(args).await,
             Command::Config(args) => commands::config::run(args).await,
             Command::Query(args) => commands::query::run(args).await,
@@ -64,10 +70,12 @@ impl Cli {
             Command::Windows(args) => commands::windows::run(args).await,
             Command::Tap(args) => commands::tap::run(args).await,
             Command::DeadLetter(args) => commands::dead_letter::run(args).await,
+            Command::Journal(args) => commands::journal::run(args).await,
             Command::HashPassword(args) => commands::secrets::hash_password(args).await,
             Command::Token(args) => commands::secrets::token(args).await,
             Command::Explain(args) => commands::explain::run(args).await,
             Command::Completions(args) => commands::completions::run(args).await,
+            Command::Bench(args) => commands::bench::run(args).await,
             Command::Version(args) => commands::version::run(args).await,
         }
     }

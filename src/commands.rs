@@ -3,11 +3,15 @@
 //! Data goes to stdout, words to stderr. An error is a [`Told`](crate::exit::Told), which carries cause, hint, code and exit code.
 
 pub mod alerts;
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod dead_letter;
+pub mod demo;
 pub mod devices;
+pub mod edge;
 pub mod explain;
+pub mod journal;
 pub mod query;
 pub mod remote;
 pub mod secrets;

@@ -4,7 +4,6 @@
 //! `--set` values are laid over it, the keys and types are compared with the JSON schema of [`Config`] (`schema`), serde makes the
 //! struct, and what only the whole can tell is checked last (`meaning`). Reference page and schema are made from the same types.
 
-mod address;
 mod meaning;
 mod problem;
 mod reference;
@@ -14,10 +13,11 @@ mod tree;
 
 use std::path::Path;
 
-pub use address::Address;
 pub use problem::{Problem, Problems, Severity};
 pub use reference::{json_schema, reference_page};
 pub use settings::{Config, LogFormat, LogLevel, LogSettings};
+
+use millpond_env::Env;
 
 use crate::world::os;
 use tree::{Source, Tree};
@@ -33,7 +33,7 @@ pub struct Loaded {
 ///
 /// # Errors
 /// All problems of the file and of the `--set` values; warnings are among them.
-pub fn load(file: Option<&Path>, sets: &[String]) -> Result<Loaded, Problems> {
+pub fn load(env: &Env, file: Option<&Path>, sets: &[String]) -> Result<Loaded, Problems> {
     let text = match file {
         None => None,
         Some(path) => match os::read(path) {
@@ -42,11 +42,11 @@ pub fn load(file: Option<&Path>, sets: &[String]) -> Result<Loaded, Problems> {
         },
     };
     let name = file.map_or("defaults".to_owned(), |path| path.display().to_string());
-    load_text(&name, text.as_deref().unwrap_or_default(), sets)
+    load_text(env, &name, text.as_deref().unwrap_or_default(), sets)
 }
 
 /// Like [`load`], on text that is called `name` in what is reported.
-pub fn load_text(name: &str, text: &str, sets: &[String]) -> Result<Loaded, Problems> {
+pub fn load_text(env: &Env, name: &str, text: &str, sets: &[String]) -> Result<Loaded, Problems> {
     let mut problems = Vec::new();
     let mut tree = Tree::new(Source { name: name.to_owned(), text: text.to_owned() }, &mut problems);
     for set in sets {
@@ -59,7 +59,7 @@ pub fn load_text(name: &str, text: &str, sets: &[String]) -> Result<Loaded, Prob
     if problems.is_empty() {
         match serde_json::from_value::<Config>(tree.root.to_json()) {
             Ok(read) => {
-                meaning::check(&read, &tree, &mut problems);
+                meaning::check(env, &read, &tree, &mut problems);
                 config = Some(read);
             }
             Err(error) => problems.push(Problem::error("MP0304", error.to_string())),

@@ -52,7 +52,7 @@ impl fmt::Display for Failure {
 #[derive(Debug)]
 pub struct Told {
     message: String,
-    hint: Option<String>,
+    hints: Vec<String>,
     code: Option<&'static str>,
     failure: Option<Failure>,
     source: Option<anyhow::Error>,
@@ -60,12 +60,12 @@ pub struct Told {
 
 impl Told {
     pub fn new(message: impl Into<String>) -> Told {
-        Told { message: message.into(), hint: None, code: None, failure: None, source: None }
+        Told { message: message.into(), hints: Vec::new(), code: None, failure: None, source: None }
     }
 
     /// A command to run or a thing to change.
     pub fn hint(mut self, hint: impl Into<String>) -> Told {
-        self.hint = Some(hint.into());
+        self.hints.push(hint.into());
         self
     }
 
@@ -119,7 +119,7 @@ fn render(error: &anyhow::Error) -> String {
     for cause in error.chain().skip(1) {
         let _ = writeln!(text, "  caused by: {cause}");
     }
-    for hint in told().filter_map(|told| told.hint.as_ref()) {
+    for hint in told().flat_map(|told| &told.hints) {
         let _ = writeln!(text, "hint: {hint}");
     }
     if let Some(code) = told().find_map(|told| told.code) {

@@ -1,10 +1,13 @@
 //! Millpond: an edge data mesh in one program.
 
+mod bench;
 mod cli;
 mod client;
 mod commands;
 mod config;
+mod demo;
 mod exit;
+mod roles;
 mod world;
 
 use std::process::ExitCode;

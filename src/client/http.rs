@@ -42,7 +42,7 @@ pub enum HttpError {
     TooLong,
     #[error("the answer is not JSON")]
     NotJson(#[from] serde_json::Error),
-    /// The node answered with an error. The body is a problem document (RFC 9457) when the node wrote it.
+    /// The node answered with an error: `{"code": …, "error": …, "hint": …}` when it was the node itself.
     #[error("{}", refusal_text(.status, .problem))]
     Refused { status: StatusCode, problem: Value },
 }
@@ -179,11 +179,10 @@ async fn read_all(response: Response<Incoming>) -> Result<Vec<u8>, HttpError> {
 }
 
 fn refusal_text(status: &StatusCode, problem: &Value) -> String {
-    let field = |name: &str| problem.get(name).and_then(Value::as_str);
-    match (field("title"), field("detail")) {
-        (Some(title), Some(detail)) => format!("the node answered {}: {title}: {detail}", status.as_u16()),
-        (Some(text), None) | (None, Some(text)) => format!("the node answered {}: {text}", status.as_u16()),
-        (None, None) => format!("the node answered {status}"),
+    let said = problem.get("error").unwrap_or(problem).as_str().unwrap_or_default();
+    match problem.get("code").and_then(Value::as_str) {
+        Some(code) => format!("the node answered {} {code}: {said}", status.as_u16()),
+        None => format!("the node answered {status} {said}").trim_end().to_owned(),
     }
 }
 
@@ -248,9 +247,10 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_is_an_error_with_what_the_node_said() {
         let (listener, client) = client(None).await;
-        let answer = "HTTP/1.1 404 Not Found\r\ncontent-length: 49\r\n\r\n{\"title\":\"not found\",\"detail\":\"no window `warm`\"}";
+        let answer =
+            "HTTP/1.1 404 Not Found\r\n\r\n{\"code\":\"MP0204\",\"error\":\"no window `warm`\",\"hint\":\"h\"}";
         let (_, refused) = tokio::join!(serve(listener, answer), client.get("/v1/windows/warm"));
-        assert_eq!(refused.unwrap_err().to_string(), "the node answered 404: not found: no window `warm`");
+        assert_eq!(refused.unwrap_err().to_string(), "the node answered 404 MP0204: no window `warm`");
     }
 
     #[tokio::test]

@@ -64,10 +64,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             Column("STATE", "state"),
             Column("SEVERITY", "severity"),
             Column("RULE", "rule"),
-            Column("SUBJECT", "subject"),
-            Column("DEVICE", "device"),
-            Column("SINCE", "fired_at"),
+            Column("KEY", "key"),
+            Column("SINCE", "since@"),
+            Column("FIRED", "fired@"),
+            Column("RESOLVED", "resolved@"),
             Column("VALUE", "value"),
+            Column("ACKNOWLEDGED", "acknowledged_by"),
             Column("MESSAGE", "message"),
         ];
         table::print(&columns, items)?;

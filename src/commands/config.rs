@@ -6,6 +6,7 @@ use crate::{
     commands::{out, styled},
     config,
     exit::{self, Failure},
+    world::World,
 };
 
 /// Show the configuration's reference, its JSON schema, or a file with all defaults filled in
@@ -42,7 +43,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.what {
         What::Reference => out(config::reference_page())?,
         What::Schema => out(serde_json::to_string_pretty(&config::json_schema())? + "\n")?,
-        What::Show(show) => match config::load(show.config.as_deref(), &show.set) {
+        What::Show(show) => match config::load(&World::client(), show.config.as_deref(), &show.set) {
             Ok(loaded) => out(toml::to_string(&loaded.config)?)?,
             Err(problems) => {
                 eprintln!("{}", problems.render(styled()));

@@ -91,10 +91,10 @@ async fn show(args: List) -> anyhow::Result<ExitCode> {
     }
     let columns = [
         Column("ID", "id"),
-        Column("RECEIVED", "received"),
+        Column("RECEIVED", "received@"),
         Column("CODE", "code"),
         Column("REASON", "reason"),
-        Column("DEVICE", "device"),
+        Column("DEVICE", "device_id"),
         Column("DOOR", "door"),
         Column("LOGIN", "login"),
         Column("DETAIL", "detail"),

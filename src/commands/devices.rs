@@ -45,14 +45,14 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     } else {
         let columns = [
             Column("DEVICE", "device_id"),
-            Column("TYPE", "device_type"),
-            Column("CONNECTED", "connected"),
+            Column("TYPE", "type"),
             Column("QUARANTINED", "quarantined"),
-            Column("LAST SEEN", "last_seen"),
+            Column("LAST SEEN", "last_seen@"),
+            Column("LAST EVENT", "last_time@"),
             Column("EVENTS", "accepted"),
             Column("DUPLICATES", "duplicates"),
             Column("REJECTED", "rejected"),
-            Column("SKEW MS", "skew_ms"),
+            Column("SKEW MS", "clock_skew_ms"),
         ];
         table::print(&columns, items)?;
     }

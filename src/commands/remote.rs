@@ -59,6 +59,13 @@ impl Remote {
             HttpError::Refused { status, .. } if status.is_server_error() => told.failure(Failure::Unavailable),
             _ => told,
         };
+        let told = match &error {
+            HttpError::Refused { problem, .. } => match problem["hint"].as_str() {
+                Some(hint) => told.hint(hint),
+                None => told,
+            },
+            _ => told,
+        };
         told.because(error).into()
     }
 

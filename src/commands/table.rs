@@ -1,10 +1,11 @@
 //! Tables of what a node answered, and its plain JSON.
 
+use millpond_core::time::Timestamp;
 use serde_json::Value;
 
 use crate::commands::out;
 
-/// A column: its title, and the key it shows (dots lead into objects).
+/// A column: its title, and the key it shows. Dots lead into objects; `@` at the end says that the number is a time in epoch ms.
 pub struct Column(pub &'static str, pub &'static str);
 
 /// The items of an answer: the array itself, or the first array in the object.
@@ -29,8 +30,12 @@ pub fn print(columns: &[Column], items: &[Value]) -> anyhow::Result<()> {
 pub fn render(columns: &[Column], items: &[Value]) -> String {
     let columns: Vec<&Column> =
         columns.iter().filter(|column| items.iter().any(|item| !find(item, column.1).is_null())).collect();
+    let cell = |item: &Value, column: &Column| match (column.1.strip_suffix('@'), find(item, column.1).as_i64()) {
+        (Some(_), Some(ms)) => Timestamp::from_millis(ms).to_string(),
+        _ => show(find(item, column.1)),
+    };
     let rows: Vec<Vec<String>> =
-        items.iter().map(|item| columns.iter().map(|column| show(find(item, column.1))).collect()).collect();
+        items.iter().map(|item| columns.iter().map(|column| cell(item, column)).collect()).collect();
     let width = |at: usize| {
         let cells = rows.iter().map(|row| row[at].chars().count());
         cells.max().unwrap_or(0).max(columns[at].0.len())
@@ -54,7 +59,7 @@ pub fn render(columns: &[Column], items: &[Value]) -> String {
 }
 
 fn find<'a>(item: &'a Value, path: &str) -> &'a Value {
-    path.split('.').fold(item, |item, key| &item[key])
+    path.trim_end_matches('@').split('.').fold(item, |item, key| &item[key])
 }
 
 /// Control characters of strangers do not reach the terminal.
@@ -78,7 +83,7 @@ mod tests {
             [json!({ "id": "press-1", "n": 5, "at": { "x": true } }), json!({ "id": "p\u{1b}[2J", "n": 12345 })];
         let table =
             render(&[Column("DEVICE", "id"), Column("N", "n"), Column("X", "at.x"), Column("NONE", "none")], &items);
-        assert_eq!(table, "DEVICE       N     X\npress-1      5  true\np\u{fffd}[2J   12345     –\n");
+        assert_eq!(table, "DEVICE       N     X\npress-1      5  true\np\u{fffd}[2J    12345     –\n");
     }
 
     #[test]

@@ -14,19 +14,19 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   millpond tap
-  millpond tap --device 'press-*' --metric temperature
-  millpond tap --kind alert
+  millpond tap --device press-1 --metric temperature
+  millpond tap --where 'temperature > 80 && state == \"running\"'
   millpond tap --count 10 | jq .")]
 pub struct Args {
-    /// Only devices whose names match; `*` stands for any run of characters
-    #[arg(long, value_name = "PATTERN")]
+    /// Only this device
+    #[arg(long)]
     device: Option<String>,
-    /// Only events with this metric
+    /// Only events with this metric, and of those only this metric
     #[arg(long)]
     metric: Option<String>,
-    /// Only `event`, `pane` or `alert`
-    #[arg(long)]
-    kind: Option<String>,
+    /// Only events for which this condition in CEL holds
+    #[arg(long = "where", value_name = "CONDITION")]
+    condition: Option<String>,
     /// Stop after so many lines
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let query = query_string(&[("device", args.device), ("metric", args.metric), ("kind", args.kind)]);
+    let query = query_string(&[("device", args.device), ("metric", args.metric), ("where", args.condition)]);
     let client = args.remote.client()?;
     let mut lines = client.lines(&format!("/v1/tap{query}")).await.map_err(|error| args.remote.told(error))?;
     let mut seen = 0;

@@ -6,6 +6,7 @@ use crate::{
     commands::{out, styled},
     config,
     exit::{self, Failure},
+    world::World,
 };
 
 /// Check configuration files and show all their problems at once
@@ -27,7 +28,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut failed = false;
     for file in &args.files {
-        let (problems, valid) = match config::load(Some(file), &args.set) {
+        let (problems, valid) = match config::load(&World::client(), Some(file), &args.set) {
             Ok(loaded) => (loaded.warnings, true),
             Err(problems) => (problems, false),
         };

@@ -54,10 +54,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let head = [
         Column("KEY", "key"),
-        Column("START", "start"),
-        Column("END", "end"),
+        Column("START", "start@"),
+        Column("END", "end@"),
         Column("REVISION", "revision"),
-        Column("EVENTS", "count"),
+        Column("OPEN", "open"),
     ];
     let mut text = table::render(&head, items);
     // Metrics differ from window to window: they follow their pane's line.

@@ -1,20 +1,35 @@
 //! What only the whole configuration can tell: names that are used twice or not at all, doors that stand open, numbers that
 //! contradict each other. What concerns events, windows, rules and users is judged by those who will work with it.
 
+use std::net::SocketAddr;
+
 use millpond_actors::settings::ClassRetention;
 use millpond_core::{
+    admission::Gate,
+    expr::Expr,
     problem::{SpecProblem, is_name},
+    rule,
     time::Span,
 };
 
-use super::{Address, Config, Problem, tree::Tree};
+use millpond_env::Env;
+use millpond_gateway::auth::Auth;
 
-pub fn check(config: &Config, tree: &Tree, problems: &mut Vec<Problem>) {
+use super::{Config, Problem, tree::Tree};
+
+pub fn check(env: &Env, config: &Config, tree: &Tree, problems: &mut Vec<Problem>) {
     let mut found = Vec::new();
     node(config, &mut found);
     store(config, &mut found);
     retention(config, &mut found);
     webhooks(config, &mut found);
+    found.extend(config.mqtt.problems());
+    found.extend(config.http.problems());
+    found.extend(config.alerts.problems());
+    found.extend(Auth::new(env, &config.auth, Vec::new()).err().unwrap_or_default());
+    types_and_schemas(config, &mut found);
+    windows(config, &mut found);
+    found.extend(rule::problems(&config.rules, &type_names(config), &config.windows));
     problems.extend(found.into_iter().map(|problem| placed(problem, tree)));
     doors(config, tree, problems);
 }
@@ -26,6 +41,34 @@ pub fn placed(problem: SpecProblem, tree: &Tree) -> Problem {
     Problem::error("MP0306", message).at(place).hint(problem.hint)
 }
 
+fn type_names(config: &Config) -> Vec<String> {
+    config.device_types.iter().map(|device_type| device_type.name.clone()).collect()
+}
+
+fn types_and_schemas(config: &Config, found: &mut Vec<SpecProblem>) {
+    let gate = Gate::new(config.ingest.clone(), config.device_types.clone(), config.schemas.clone());
+    found.extend(gate.err().unwrap_or_default());
+}
+
+fn windows(config: &Config, found: &mut Vec<SpecProblem>) {
+    let types = type_names(config);
+    for (at, window) in config.windows.iter().enumerate() {
+        let place = |field: &str| format!("windows[{at}].{field}");
+        for problem in window.problems_with(&types) {
+            found.push(SpecProblem { place: place(&problem.place), ..problem });
+        }
+        if let Some(first) = config.windows[..at].iter().position(|other| other.name == window.name) {
+            found.push(SpecProblem::new(
+                place("name"),
+                format!("`{}` is the name of windows[{first}] already", window.name),
+            ));
+        }
+        if let Some(Err(error)) = window.filter.as_deref().map(Expr::compile) {
+            found.push(SpecProblem::new(place("filter"), error.to_string()));
+        }
+    }
+}
+
 fn node(config: &Config, found: &mut Vec<SpecProblem>) {
     if !is_name(&config.node.name) {
         let message = format!("\"{}\" cannot name a node", config.node.name);
@@ -35,7 +78,7 @@ fn node(config: &Config, found: &mut Vec<SpecProblem>) {
         found
             .push(SpecProblem::new("node.data", "a directory must be named").hint("for example \"/var/lib/millpond\""));
     }
-    if config.mqtt.listen == config.http.listen && config.http.listen.0.port() != 0 {
+    if config.mqtt.listen == config.http.listen && config.http.listen.port() != 0 {
         let message = "MQTT and HTTP cannot share an address";
         found.push(SpecProblem::new("http.listen", message).hint("give one of them another port"));
     }
@@ -89,11 +132,7 @@ fn webhooks(config: &Config, found: &mut Vec<SpecProblem>) {
             found.push(SpecProblem::new(place("name"), format!("two webhooks are named `{}`", webhook.name)));
         }
         match webhook.url.parse::<hyper::Uri>() {
-            Ok(url) if url.host().is_some() && url.scheme_str() == Some("http") => {}
-            Ok(url) if url.scheme_str() == Some("https") => {
-                let hint = "send to an http:// address on this machine or site, and let a proxy there speak TLS";
-                found.push(SpecProblem::new(place("url"), "this version speaks no TLS to webhooks").hint(hint));
-            }
+            Ok(url) if url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")) => {}
             _ => {
                 let message = format!("\"{}\" is not an address", webhook.url);
                 found.push(SpecProblem::new(place("url"), message).hint("for example \"http://10.0.0.5:9000/alerts\""));
@@ -136,6 +175,6 @@ fn doors(config: &Config, tree: &Tree, problems: &mut Vec<Problem>) {
     }
 }
 
-fn is_local(address: Address) -> bool {
-    address.0.ip().to_canonical().is_loopback()
+fn is_local(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
 }

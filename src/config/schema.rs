@@ -3,14 +3,17 @@
 //! It knows what schemars makes of our types: references, optional values, lists of words, and variants told apart by one
 //! key. Keys that a table leaves out are filled in from the default of the whole table.
 
+use std::net::SocketAddr;
+
 use millpond_core::{problem::did_you_mean, time::Span};
 use serde_json::{Map, Value};
 
 use super::{
-    address::Address,
     problem::{Place, Problem},
     tree::{Entry, Kind, Node, Source, Tree},
 };
+
+const NOT_AN_ADDRESS: &str = "not an address: expected IP:PORT, such as 127.0.0.1:1883 or [::]:1883";
 
 pub fn check(schema: &Value, tree: &mut Tree, problems: &mut Vec<Problem>) {
     let mut walk = Walk { definitions: &schema["$defs"], sources: &tree.sources, problems };
@@ -185,7 +188,7 @@ impl Walk<'_> {
         }
         let fault = match schema.get("format").and_then(Value::as_str) {
             Some("duration") => text.parse::<Span>().err().map(|e| e.to_string()),
-            Some("address") => text.parse::<Address>().err().map(|e| e.to_string()),
+            Some("address") => text.parse::<SocketAddr>().err().map(|_| NOT_AN_ADDRESS.to_owned()),
             _ => None,
         };
         if let Some(fault) = fault {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use millpond_actors::settings::{CheckpointSettings, RetentionSettings, StoreSettings, WebhookSettings};
+use millpond_actors::settings::{CheckpointSettings, RetentionSettings, Settings, StoreSettings, WebhookSettings};
 use millpond_core::{
     admission::Policy,
     alert::AlertSettings,
@@ -10,11 +10,9 @@ use millpond_core::{
     schema::{DeviceTypeSpec, SchemaSpec},
     window::WindowSpec,
 };
-use millpond_gateway::auth::AuthSettings;
+use millpond_gateway::{auth::AuthSettings, http::HttpSettings, mqtt::MqttSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::Address;
 
 /// The whole file. Every section may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -52,6 +50,27 @@ pub struct Config {
     pub log: LogSettings,
 }
 
+impl Config {
+    /// What the node behind the doors needs to know. `cores` is the size of the machine.
+    pub fn settings(&self, cores: usize) -> Settings {
+        Settings {
+            name: self.node.name.clone(),
+            shards: self.node.shards.map_or(cores.clamp(1, 4), |shards| shards as usize),
+            in_flight_bytes: self.node.in_flight_bytes as usize,
+            ingest: self.ingest.clone(),
+            device_types: self.device_types.clone(),
+            schemas: self.schemas.clone(),
+            windows: self.windows.clone(),
+            rules: self.rules.clone(),
+            alerts: self.alerts.clone(),
+            webhooks: self.webhooks.clone(),
+            store: self.store.clone(),
+            retention: self.retention.clone(),
+            checkpoint: self.checkpoint.clone(),
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodeSettings {
@@ -74,36 +93,6 @@ pub struct NodeSettings {
 impl Default for NodeSettings {
     fn default() -> NodeSettings {
         NodeSettings { name: "edge".to_owned(), data: "millpond-data".into(), shards: None, in_flight_bytes: 16 << 20 }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct MqttSettings {
-    /// Address to listen on. Others reach the node only when it is not a loopback address. Default: `127.0.0.1:1883`.
-    pub listen: Address,
-    /// Whether clients without a login come in, as devices that may publish and read everything. Default: false.
-    pub anonymous: bool,
-}
-
-impl Default for MqttSettings {
-    fn default() -> MqttSettings {
-        MqttSettings { listen: Address(([127, 0, 0, 1], 1883).into()), anonymous: false }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct HttpSettings {
-    /// Address to listen on. Others reach the node only when it is not a loopback address. Default: `127.0.0.1:8080`.
-    pub listen: Address,
-    /// Whether requests without a login are answered, as those of an operator. Default: false.
-    pub anonymous: bool,
-}
-
-impl Default for HttpSettings {
-    fn default() -> HttpSettings {
-        HttpSettings { listen: Address(([127, 0, 0, 1], 8080).into()), anonymous: false }
     }
 }
 

@@ -1,4 +1,11 @@
 use super::*;
+use crate::world::World;
+
+fn load_text(name: &str, text: &str, sets: &[String]) -> Result<Loaded, Problems> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let _inside = runtime.enter();
+    super::load_text(&World::client(), name, text, sets)
+}
 
 fn problems(text: &str, sets: &[&str]) -> Problems {
     let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();

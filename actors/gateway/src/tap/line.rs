@@ -51,7 +51,7 @@ fn passes(
     matches!(condition.truth(&event, binding), Ok(Truth::True))
 }
 
-fn event(batch: &Batch, device: &str, row: usize, only: Option<usize>, out: &mut Vec<u8>) {
+pub(super) fn event(batch: &Batch, device: &str, row: usize, only: Option<usize>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"device\":");
     text(device, out);
     if batch.times[row] != UNTIMED {
