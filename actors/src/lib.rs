@@ -22,7 +22,12 @@ mod shard;
 mod tree;
 mod window;
 
-pub use running::{Running, StartError};
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use running::{Running, STORE_FILE, StartError};
 pub use settings::Settings;
 
 use millpond_core::time::Span;

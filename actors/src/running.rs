@@ -106,6 +106,12 @@ impl Running {
         }
     }
 
+    /// The power goes: nothing more reaches the disk.
+    #[cfg(test)]
+    pub fn crash(self) {
+        self.root.kill();
+    }
+
     /// Commits what is under way, saves the state and stops. Close the doors first.
     pub async fn stop(self) {
         let (tx, rx) = oneshot::channel();

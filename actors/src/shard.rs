@@ -183,9 +183,9 @@ impl State {
         self.gather.dead_letters.extend(dead_letters);
         for inbound in batches {
             let Inbound { mut batch, block } = inbound;
-            let gate = &mut self.args.core.gate;
+            let core = &mut self.args.core;
             let mut admitted = Admitted::default();
-            if catch_unwind(AssertUnwindSafe(|| gate.admit(received, &mut batch, &mut admitted))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| core.admit(received, &mut batch, &mut admitted))).is_err() {
                 self.set_aside(batch, block, &source, received);
                 return Err("a batch made the gate panic".into());
             }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use millpond_core::{
-    admission::Gate,
+    admission::{Admitted, Gate},
     batch::{Batch, DeviceRef},
     expr::Expr,
     problem::SpecProblem,
@@ -75,8 +75,17 @@ impl ShardCore {
         Outputs { deltas: self.slicers.iter().map(|_| Vec::new()).collect(), signals: Vec::new() }
     }
 
+    /// Judges a batch that came in.
+    pub fn admit(&mut self, received: Timestamp, batch: &mut Batch, out: &mut Admitted) {
+        #[cfg(test)]
+        trip::over(batch, trip::IN_GATE);
+        self.gate.admit(received, batch, out);
+    }
+
     /// Takes in a record that is on disk. `devices` has one entry per run.
     pub fn apply(&mut self, batch: &Batch, devices: &[DeviceRef], received: Timestamp, out: &mut Outputs) {
+        #[cfg(test)]
+        trip::over(batch, trip::IN_APPLY);
         for (window, deltas) in self.slicers.iter_mut().zip(&mut out.deltas) {
             let rows = match &window.filter {
                 Some(filter) => {
@@ -149,4 +158,18 @@ impl ShardCore {
 /// Saved state of a window is of use only to the same definition.
 pub fn identity(spec: &WindowSpec) -> String {
     format!("{spec:?}")
+}
+
+/// Devices whose data is made to fail, so that tests see what becomes of the others.
+#[cfg(test)]
+pub mod trip {
+    use super::Batch;
+
+    pub const IN_GATE: &str = "makes-the-gate-fail";
+    pub const IN_APPLY: &str = "makes-windows-fail";
+
+    pub fn over(batch: &Batch, device: &str) {
+        let found = batch.runs().iter().any(|run| batch.device(run) == device);
+        assert!(!found, "a device that makes its shard fail");
+    }
 }
