@@ -2,7 +2,7 @@
 //! middle of its commits; another opens the file and says how long it took and how much memory it used.
 //!
 //! `cargo run --release -p millpond-store --example reopen [MEGABYTES] [DIRECTORY] [QUICK_REPAIR_ABOVE_MB]`
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, clippy::disallowed_macros)]
 
 use std::{
     fs::File,

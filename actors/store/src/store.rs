@@ -201,7 +201,7 @@ impl Store {
     /// Writes identity and opening before anything else may happen.
     fn announce(&mut self, created: bool) -> Result<(), OpenError> {
         let (identity, options) = (self.identity, self.options);
-        let mut body = |txn: &WriteTransaction, usage: &mut Usage| {
+        let body = |txn: &WriteTransaction, usage: &mut Usage| {
             if created {
                 transaction::found(txn, identity, usage)?;
                 return transaction::set_ballast(txn, &options, true);
@@ -209,12 +209,12 @@ impl Store {
             txn.open_table(STORE)?.insert(names::IDENTITY, identity.encode().as_slice())?;
             Ok(())
         };
-        let mut result = self.run(&mut body);
+        let mut result = self.run(body);
         if let Err(Fault::Full(_)) = result
             && self.ballast
             && self.drop_ballast().is_ok()
         {
-            result = self.run(&mut body);
+            result = self.run(body);
         }
         self.ballast |= created;
         result.map_err(open_error)

@@ -1,5 +1,5 @@
 use bytes::Bytes;
-use millpond_core::{ids::Incarnation, record::Hlc};
+use millpond_core::ids::Incarnation;
 
 use super::*;
 use crate::{
@@ -217,5 +217,4 @@ fn inspection_says_what_is_there() {
     let text = inspection.to_string();
     assert!(text.contains("raw          1 records, 1 events, 220 bytes, 1 to 1"), "{text}");
     assert!(text.contains("cursors      1 entries"), "{text}");
-    let _ = Hlc(0);
 }

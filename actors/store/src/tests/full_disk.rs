@@ -27,7 +27,7 @@ fn fill(store: &mut Store, dice: &mut Dice) -> u64 {
 
 #[test]
 fn a_full_disk_refuses_then_sheds_by_class_then_recovers() {
-    for seed in 0..20 {
+    for seed in 0..8 {
         let (disk, mut dice) = (Disk::default(), Dice(seed));
         disk.limit(Some((4 << 20) + dice.below(100) as usize * 4096));
         let (mut store, _) = open(&disk);
@@ -88,7 +88,7 @@ fn classes_give_way_in_their_order_and_never_below_the_floor() {
 
 #[test]
 fn a_store_opens_on_a_full_disk() {
-    for seed in 0..10 {
+    for seed in 0..6 {
         let (disk, mut dice) = (Disk::default(), Dice(seed));
         disk.limit(Some((3 << 20) + dice.below(50) as usize * 4096));
         let (mut store, _) = open(&disk);
