@@ -9,11 +9,15 @@ mod grid;
 mod pane;
 mod panes;
 mod plan;
+#[cfg(test)]
+mod reference;
 mod sketch;
 mod slicer;
 mod slots;
 pub mod spec;
 mod stats;
+#[cfg(test)]
+mod testing;
 mod wide;
 
 pub use checkpoint::CheckpointError;

@@ -155,6 +155,12 @@ impl Panes {
         let shards = self.shards_of_key();
         let key = self.keys.entry(delta.key.clone()).or_insert_with(|| Key::new(shards));
         let changes = !delta.parts.is_empty();
+        if by_device {
+            // What was closed for good when these rows were judged is not there for them to join.
+            key.reach(delta.judged.0);
+            key.fire_closed(&self.definition, &delta.key, out);
+            key.forget(&self.definition);
+        }
         for part in delta.parts {
             self.left_out += key.add(&self.definition, &delta.key, part, delta.judged.0, out);
         }

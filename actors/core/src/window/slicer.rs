@@ -321,14 +321,19 @@ impl Slicer {
     }
 
     fn settle_with_news(&mut self, key: u32, quiet: bool, watermark: i64, out: &mut Vec<Delta>) {
-        let ship_current = self.keys[key as usize].ship;
+        // What the window actor knows of the current session must not end before the session does.
+        let session = matches!(self.grid.shape, Shape::Session { .. });
+        let ship_current = self.keys[key as usize].ship || (session && !quiet);
         if !quiet || self.holds(key) || self.late.contains_key(&key) {
             self.ship(key, ship_current, Progress::Reached(Timestamp(watermark)), out);
         }
         self.keys[key as usize].watermark = watermark;
         self.keys[key as usize].ship = false;
         self.forget_sessions(key);
-        self.keys[key as usize].notify = self.next_notify(key);
+        let next = self.next_notify(key);
+        let state = &mut self.keys[key as usize];
+        // What was due earlier has only been said if this was not quiet.
+        state.notify = if quiet { state.notify.min(next) } else { next };
     }
 
     fn tick_devices(&mut self, now: Timestamp, out: &mut Vec<Delta>) {
@@ -372,11 +377,11 @@ impl Slicer {
         }
         for (key, progress) in least.into_iter().enumerate() {
             let state = &self.keys[key];
-            let with_current = progress == Progress::Idle || self.spec.emit == Emit::Update || state.ship;
+            let session = matches!(self.grid.shape, Shape::Session { .. });
+            let with_current = session || progress == Progress::Idle || self.spec.emit == Emit::Update;
             let news = self.said[key] != (state.watermark, progress);
             if news || self.holds(key as u32) || (with_current && state.dirty) {
                 self.said[key] = (state.watermark, progress);
-                self.keys[key].ship = false;
                 self.ship(key as u32, with_current, progress, out);
             }
         }

@@ -140,11 +140,12 @@ impl Key {
         for old in absorbed.into_iter().filter(|old| *old != (to, from)) {
             self.due.remove(&old);
             let Some(state) = self.panes.get_mut(&old) else { continue };
-            above = above.max(state.last_revision());
-            if state.digest.is_none() && state.ahead.is_empty() {
-                self.panes.remove(&old);
-            } else {
+            if state.digest.is_some() || !state.ahead.is_empty() {
                 say(definition, name, old, Vec::new(), false, state, out);
+                above = above.max(state.revision);
+            } else {
+                above = above.max(state.revision);
+                self.panes.remove(&old);
             }
         }
         let state = self.panes.entry((to, from)).or_default();
@@ -167,7 +168,12 @@ impl Key {
         });
         let least = reached.min();
         self.idle = least.is_none();
-        self.watermark = self.watermark.max(judged).max(least.unwrap_or(i64::MIN));
+        self.reach(judged.max(least.unwrap_or(i64::MIN)));
+    }
+
+    /// Moves the watermark on, never back.
+    pub fn reach(&mut self, watermark: i64) {
+        self.watermark = self.watermark.max(watermark);
     }
 
     /// Closes the oldest windows for good when too many slices are open: then a device is far behind the others of its group.

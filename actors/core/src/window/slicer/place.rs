@@ -157,6 +157,7 @@ impl Slicer {
 
     /// `start..end` is the session of this event alone. It joins every session that it meets or touches.
     fn place_in_session(&mut self, key: u32, start: i64, end: i64) -> Place {
+        self.forget_sessions(key);
         let state = self.keys[key as usize];
         let empty = state.start == state.end;
         let joins_current = !empty && start <= state.end && end >= state.start;
@@ -277,14 +278,16 @@ impl Slicer {
 
     /// At which watermark the window actor must hear of the key again, when nothing else happens.
     pub(super) fn next_notify(&self, key: u32) -> i64 {
-        let watermark = self.keys[key as usize].watermark;
+        let state = &self.keys[key as usize];
+        let watermark = state.watermark;
         match self.grid.shape {
             // A window ends at the end of a slice.
             Shape::Aligned { .. } => {
                 self.grid.slice(event_time(Timestamp(watermark.saturating_add(1)), Timestamp::default())).1 - 1
             }
             Shape::Session { .. } => {
-                let sessions = self.sessions.get(&key).into_iter().flatten();
+                let current = (state.start < state.end).then_some((state.start, state.end));
+                let sessions = self.sessions.get(&key).into_iter().flatten().copied().chain(current);
                 sessions.map(|(_, end)| end - 1).filter(|end| *end > watermark).min().unwrap_or(i64::MAX)
             }
         }
