@@ -111,7 +111,9 @@ impl Voice {
             self.waiting_order.remove(&(at, subject.clone()));
             due.push(subject);
         }
-        due.iter().for_each(|subject| drop(self.waiting.remove(subject)));
+        for subject in &due {
+            self.waiting.remove(subject);
+        }
         due
     }
 

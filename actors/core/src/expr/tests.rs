@@ -127,6 +127,7 @@ fn a_mask_keeps_what_holds_and_counts_what_cannot_be_decided() {
 
 /// Sources of the longest and the deepest kind, in a thread with less stack than any of ours.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "only a thread of its own has a stack of a given size")]
 fn no_source_exhausts_the_stack() {
     let sources: Vec<String> = vec![
         "(".repeat(1024),

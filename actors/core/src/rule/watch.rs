@@ -232,7 +232,8 @@ impl Rule {
                     text
                 }
             };
-            text.truncate(text.floor_char_boundary(FACT_BYTES_MAX));
+            let end = (0..=FACT_BYTES_MAX.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+            text.truncate(end.unwrap_or(0));
             facts.push((name.clone(), text));
         }
         facts
