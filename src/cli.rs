@@ -23,7 +23,6 @@ const AFTER_HELP: &str = "Start here:
   millpond explain MP0103                  what a code means";
 
 const EXAMPLES: &str = "Start here:
-  millpond demo                            a node and a fleet of simulated machines on this computer
   millpond edge --config edge.toml         a node for real devices
   millpond validate edge.toml              all problems of a configuration at once
   millpond query press-1 temperature       what a device measured
@@ -39,6 +38,8 @@ fn after_long_help() -> String {
 enum Command {
     Demo(commands::demo::Args),
     Edge(commands::edge::Args),
+    Bench(commands::bench::Args),
+    Replay(commands::replay::Args),
     Validate(commands::validate::Args),
     Config(commands::config::Args),
     Query(commands::query::Args),
@@ -53,7 +54,6 @@ enum Command {
     Token(commands::secrets::Token),
     Explain(commands::explain::Args),
     Completions(commands::completions::Args),
-    Bench(commands::bench::Args),
     Version(commands::version::Args),
 }
 
@@ -62,6 +62,8 @@ impl Cli {
         match self.command {
             Command::Demo(args) => commands::demo::run(args).await,
             Command::Edge(args) => commands::edge::run(args).await,
+            Command::Bench(args) => commands::bench::run(args).await,
+            Command::Replay(args) => commands::replay::run(args).await,
             Command::Validate(args) => commands::validate::run(args).await,
             Command::Config(args) => commands::config::run(args).await,
             Command::Query(args) => commands::query::run(args).await,
@@ -75,7 +77,6 @@ impl Cli {
             Command::Token(args) => commands::secrets::token(args).await,
             Command::Explain(args) => commands::explain::run(args).await,
             Command::Completions(args) => commands::completions::run(args).await,
-            Command::Bench(args) => commands::bench::run(args).await,
             Command::Version(args) => commands::version::run(args).await,
         }
     }

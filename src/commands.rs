@@ -14,6 +14,7 @@ pub mod explain;
 pub mod journal;
 pub mod query;
 pub mod remote;
+pub mod replay;
 pub mod secrets;
 pub mod table;
 pub mod tap;
