@@ -1,5 +1,8 @@
 //! What an event costs on its way through this crate: `cargo bench -p millpond-core --bench block`.
-//! An event is one reading of six slowly moving metrics. Prints the best of several rounds, as CPU of one core.
+//! An event is one reading of six slowly moving metrics. Prints the best of several rounds.
+//!
+//! glibc gives the memory of a decoded batch back to the kernel each time it is dropped, and the page faults then cost more than the
+//! decoding: run it also with `MALLOC_TRIM_THRESHOLD_=268435456 MALLOC_MMAP_THRESHOLD_=268435456`.
 #![allow(
     clippy::disallowed_types,
     clippy::disallowed_methods,
@@ -133,7 +136,7 @@ fn blocks(devices: usize, readings: u64) {
 fn rows() {
     println!("rows with six names each into a BatchBuilder, 64 rows per payload");
     let mut builder = BatchBuilder::default();
-    let mut row = |builder: &mut BatchBuilder, i: u64| {
+    let row = |builder: &mut BatchBuilder, i: u64| {
         builder.begin("press-00001");
         builder.time(Timestamp::from_millis(START_MS + i as i64));
         builder.seq(i);
@@ -143,7 +146,7 @@ fn rows() {
         builder.end();
     };
     measure("one payload, one shape", 64_000, || {
-        for payload in 0..1000 {
+        for payload in 0..1000u64 {
             (0..64).for_each(|i| row(&mut builder, payload * 64 + i));
             drop(black_box(builder.finish()));
         }
@@ -168,7 +171,7 @@ fn gate(devices: usize, readings: u64, seqs: bool) {
             blocks.push(block);
         }
     }
-    let received = Timestamp::from_millis(START_MS + 1_000_000);
+    let received = Timestamp::from_millis(START_MS + 1000 * (rounds as i64 + 1) * readings as i64);
     let warm = blocks.len() / rounds;
     blocks[..warm].iter_mut().for_each(|batch| gate.admit(received, batch, &mut admitted));
     let runs: usize = blocks[warm..].iter().map(|batch| batch.runs().len()).sum();

@@ -26,9 +26,6 @@
 
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use crate::{
     batch::{Batch, DeviceRef, Run, UNTIMED},
     dead_letter::Reason,
@@ -38,129 +35,23 @@ use crate::{
     time::{Span, Timestamp},
 };
 
+mod admitted;
 mod check;
 mod content;
 mod dedup;
 mod names;
+mod policy;
 mod saved;
 mod seen;
 mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use admitted::{Admitted, RowVerdict};
 use check::{NO_SCHEMA, SchemaIndex, Schemas};
-use dedup::RunUndo;
 use names::Names;
+pub use policy::{OnFuture, Policy, UnknownDevices};
 use seen::{Ring, Seen};
-
-/// What is let in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {
-    /// What happens to events of a device that is not known and belongs to no device type: `register` or `dead_letter`. Default: `register`.
-    pub unknown_devices: UnknownDevices,
-    /// How far ahead of the node's clock an event's time may be, from 0s. Default: 5m.
-    pub future_limit: Span,
-    /// What happens to events further ahead: `dead_letter`, or `clamp` (they get the time of receipt). Default: `dead_letter`.
-    pub on_future: OnFuture,
-    /// Events older than this become dead letters. Default: none, events of any age are accepted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_age: Option<Span>,
-    /// Devices that a shard may know, from 1 to 10000000; events of any further device become dead letters. Default: 1000000.
-    pub devices_max: u32,
-    /// Whether events that were sent again are recognised and left out. Default: true.
-    pub dedup: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum UnknownDevices {
-    #[default]
-    Register,
-    DeadLetter,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFuture {
-    Clamp,
-    #[default]
-    DeadLetter,
-}
-
-impl Default for Policy {
-    fn default() -> Policy {
-        Policy {
-            unknown_devices: UnknownDevices::Register,
-            future_limit: Span::from_secs(300),
-            on_future: OnFuture::DeadLetter,
-            max_age: None,
-            devices_max: 1_000_000,
-            dedup: true,
-        }
-    }
-}
-
-/// What became of a row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RowVerdict {
-    Accept,
-    /// The row is in the journal already.
-    Duplicate,
-    /// The row becomes a dead letter; the text says what was wrong and where.
-    Reject(Reason, Arc<str>),
-}
-
-/// What [`Gate::admit`] decided. Callers keep one and pass it again, so that its memory is used again.
-#[derive(Clone, Debug, Default)]
-pub struct Admitted {
-    /// One per run of the batch. A device that was not let in is [`DeviceRef::UNKNOWN`], and all its rows are rejected.
-    pub devices: Vec<DeviceRef>,
-    /// One per row; `None` when every row was accepted.
-    pub rows: Option<Vec<RowVerdict>>,
-    /// A time was filled in or clamped: the block that the batch came from does not say the same any more.
-    pub altered: bool,
-    pub accepted: u32,
-    pub duplicates: u32,
-    pub rejected: u32,
-    /// The times as the batch said them, when some were altered.
-    said: Vec<Timestamp>,
-    undo: Vec<RunUndo>,
-    /// What had to give way in the rings, in the order in which it did.
-    lost: Vec<Option<u64>>,
-    /// Number of this admission, and of the one before it that was not undone.
-    turn: u64,
-    turn_before: u64,
-}
-
-impl Admitted {
-    pub fn verdict(&self, row: usize) -> &RowVerdict {
-        self.rows.as_ref().map_or(&RowVerdict::Accept, |rows| &rows[row])
-    }
-
-    pub fn is_accepted(&self, row: usize) -> bool {
-        *self.verdict(row) == RowVerdict::Accept
-    }
-
-    fn clear(&mut self) {
-        self.devices.clear();
-        self.rows = None;
-        self.altered = false;
-        (self.accepted, self.duplicates, self.rejected) = (0, 0, 0);
-        self.said.clear();
-        self.undo.clear();
-        self.lost.clear();
-    }
-
-    fn set(&mut self, batch: &Batch, row: usize, verdict: RowVerdict) {
-        self.rows.get_or_insert_with(|| vec![RowVerdict::Accept; batch.rows()])[row] = verdict;
-    }
-
-    /// The time that the device said, when the node gave the row another.
-    fn said_otherwise(&self, batch: &Batch, row: usize) -> Option<Timestamp> {
-        self.said.get(row).copied().filter(|&said| said != batch.times[row])
-    }
-}
 
 /// A device as the gate knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -467,10 +358,8 @@ impl Gate {
         out.said.extend_from_slice(&batch.times);
         for row in 0..batch.rows() {
             let time = batch.times[row];
-            if time == UNTIMED {
-                batch.times[row] = received;
-                out.altered = true;
-            } else if time > latest && self.policy.on_future == OnFuture::Clamp {
+            let clamped = time > latest && self.policy.on_future == OnFuture::Clamp;
+            if time == UNTIMED || clamped {
                 batch.times[row] = received;
                 out.altered = true;
             } else if time > latest && out.is_accepted(row) {

@@ -4,7 +4,9 @@
 //! *run*; a device may have several runs until [`Batch::grouped`] joins them. Columns may have gaps, so a shape is the
 //! union of what its rows carry.
 
-use std::{ops::Range, sync::Arc};
+use std::{hash::BuildHasher, ops::Range, sync::Arc};
+
+use foldhash::quality::FixedState;
 
 use crate::{
     map::{FixedMap, FixedSet},
@@ -36,10 +38,8 @@ pub struct Shape {
 
 impl Shape {
     pub fn new(metrics: Vec<Metric>) -> Shape {
-        use std::hash::{BuildHasher, Hash, Hasher};
-        let mut hasher = foldhash::quality::FixedState::with_seed(0).build_hasher();
-        metrics.hash(&mut hasher);
-        Shape { metrics: metrics.into(), fingerprint: hasher.finish() }
+        let fingerprint = FixedState::with_seed(0).hash_one(&metrics);
+        Shape { metrics: metrics.into(), fingerprint }
     }
 
     pub fn metrics(&self) -> &[Metric] {

@@ -40,6 +40,7 @@ pub(super) fn admit(gate: &mut Gate, received: Timestamp, batch: &Batch, out: &m
         };
         let mut undo = RunUndo::of(slot);
         let accepted = if out.rows.is_none() && follows(slot, batch, run, out, gate.policy.dedup) {
+            slot.last_time = batch.times[run.rows()].iter().fold(slot.last_time, |newest, &time| newest.max(time));
             run.end - run.start
         } else {
             if gate.policy.dedup && !hashed {
@@ -63,8 +64,6 @@ pub(super) fn admit(gate: &mut Gate, received: Timestamp, batch: &Batch, out: &m
         if accepted > 0 {
             slot.accepted += u64::from(accepted);
             slot.last_seen = slot.last_seen.max(received);
-            let newest = run.rows().filter(|&row| out.is_accepted(row)).map(|row| batch.times[row]).max();
-            slot.last_time = slot.last_time.max(newest.unwrap_or(Timestamp::MIN));
             smooth_skew(slot, received, batch, run, out);
         }
         out.undo.push(undo);
@@ -84,10 +83,7 @@ fn follows(slot: &mut Slot, batch: &Batch, run: &Run, out: &Admitted, dedup: boo
     }
     let seqs = &batch.seqs[run.rows()];
     let (Some(&Some(first)), Some(&Some(last))) = (seqs.first(), seqs.last()) else { return false };
-    let gapless = seqs.windows(2).all(|pair| match (pair[0], pair[1]) {
-        (Some(a), Some(b)) => a.checked_add(1) == Some(b),
-        _ => false,
-    });
+    let gapless = seqs.iter().zip(0..).fold(true, |all, (seq, step)| all & (*seq == first.checked_add(step)));
     // Before a restart other numbers counted.
     gapless && slot.seen.previous().is_none() && slot.seen.extend(first, last)
 }

@@ -59,7 +59,7 @@ pub(super) fn encode(
     out.extend_from_slice(&[0; 4]);
     let present = column.present.as_ref().map(|present| &present[rows.clone()]).filter(|p| p.contains(&false));
     let stats = stats::of(column, rows.clone(), present);
-    out.push(u8::from(present.is_some()) * HAS_GAPS | u8::from(stats.is_some()) * HAS_STATS);
+    out.push((u8::from(present.is_some()) * HAS_GAPS) | (u8::from(stats.is_some()) * HAS_STATS));
     if let Some(present) = present {
         memory.keys.clear();
         memory.keys.extend(present.iter().map(|&present| i64::from(present)));
@@ -93,7 +93,8 @@ pub(super) fn decode(
     let mut body = body(reader).ok_or(MALFORMED)?;
     let flags = body.u8().filter(|flags| flags & !(HAS_GAPS | HAS_STATS) == 0).ok_or(MALFORMED)?;
     let present = if flags & HAS_GAPS != 0 {
-        let gaps = decode_flags(&mut body, rows, &mut memory.keys).ok_or(MALFORMED)?;
+        stream::decode(&mut body, rows, &mut memory.keys).ok_or(MALFORMED)?;
+        let gaps = to_flags(&memory.keys).ok_or(MALFORMED)?;
         gaps.contains(&false).then_some(gaps)
     } else {
         None
@@ -144,13 +145,8 @@ pub(super) fn statistics(body: &mut Reader<'_>, rows: usize) -> Option<Option<st
     Some(Some(stats::ColumnStats { count, min: body.f64()?, max: body.f64()?, sum: body.f64()? }))
 }
 
-/// Reads a stream of zeros and ones.
-pub(super) fn decode_flags(reader: &mut Reader<'_>, rows: usize, keys: &mut Vec<i64>) -> Option<Vec<bool>> {
-    stream::decode(reader, rows, keys)?;
-    to_flags(keys)
-}
-
-fn to_flags(keys: &[i64]) -> Option<Vec<bool>> {
+/// Keys that must all be 0 or 1.
+pub(super) fn to_flags(keys: &[i64]) -> Option<Vec<bool>> {
     let all = keys.iter().fold(0, |all, key| all | key);
     (all & !1 == 0).then(|| keys.iter().map(|&key| key != 0).collect())
 }

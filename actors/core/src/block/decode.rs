@@ -103,8 +103,12 @@ pub(super) fn seqs(
     counts: &[u32],
     memory: &mut Memory,
 ) -> Option<Vec<Option<u64>>> {
-    let present = column::decode_flags(reader, rows, &mut memory.work)?;
+    stream::decode(reader, rows, &mut memory.work)?;
     keys::decode(reader, rows, counts, &mut memory.scratch, &mut memory.keys)?;
+    if memory.work.iter().all(|&present| present == 1) {
+        return Some(memory.keys.iter().map(|&key| Some(key as u64)).collect());
+    }
+    let present = column::to_flags(&memory.work)?;
     Some(present.iter().zip(&memory.keys).map(|(&present, &key)| present.then_some(key as u64)).collect())
 }
 

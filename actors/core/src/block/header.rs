@@ -29,7 +29,7 @@ impl Header {
     /// Writes the header over the first bytes of `block`, which is complete behind them.
     pub(super) fn write(&self, block: &mut [u8]) {
         let summary = &self.summary;
-        let flags = u8::from(self.has_seqs) * HAS_SEQS | u8::from(self.has_quality) * HAS_QUALITY;
+        let flags = (u8::from(self.has_seqs) * HAS_SEQS) | (u8::from(self.has_quality) * HAS_QUALITY);
         block[..4].copy_from_slice(&MAGIC);
         block[4] = VERSION;
         block[5] = flags;
