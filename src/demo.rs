@@ -19,12 +19,12 @@ use std::{
 use anyhow::Context;
 use millpond_core::time::Span;
 use millpond_env::Env;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::watch as flag,
-};
+use tokio::sync::watch as flag;
 
-use crate::bench::node::{ChildNode, Launch};
+use crate::{
+    bench::node::{ChildNode, Launch},
+    roles::signals::Signals,
+};
 use status::Status;
 
 /// How often the view is brought up to date, and the node's process looked at.
@@ -57,10 +57,12 @@ pub async fn run(env: &Env, options: Options) -> anyhow::Result<bool> {
     let client = node.client(env, Some(&tokens.view))?;
     let stored_before = node.stored(&client).await?.events.unwrap_or_default();
     let status = Shared::new(Status::new(env.now(), node.pid(), node.mqtt(), node.http(), node.data()));
+    status.lock().say_where(env.now());
     let (stop, stopping) = flag::channel(false);
     let fleet = fleet::Publisher::open(env, &options, node.mqtt(), &tokens.fleet, status.clone()).await?;
     let published = spawn(env, fleet.run(env.clone(), stopping.clone()));
-    let watched = spawn(env, watch::run(env.clone(), client.clone(), status.clone(), stopping));
+    let subscription = watch::open(env, node.mqtt(), &tokens.view).await?;
+    let watched = spawn(env, watch::run(env.clone(), subscription, client.clone(), status.clone(), stopping));
     let shown = show(env, &options, &mut node, &status).await;
     let _ = stop.send(true);
     let drained = published.await.context("the fleet failed");
@@ -113,8 +115,7 @@ async fn show(env: &Env, options: &Options, node: &mut ChildNode, status: &Share
     } else {
         View::Lines(lines::Lines::new(&status.lock()))
     };
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::new()?;
     loop {
         let now = env.now();
         let ended = match &mut view {
@@ -134,8 +135,7 @@ async fn show(env: &Env, options: &Options, node: &mut ChildNode, status: &Share
         }
         tokio::select! {
             biased;
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            _ = signals.next() => return Ok(()),
             () = env.sleep(TICK) => {}
         }
     }

@@ -277,7 +277,7 @@ fn spawn(
     command.spawn().context("the node cannot be started")
 }
 
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "files of a child process, before it runs")]
+#[expect(clippy::disallowed_methods, reason = "files of a child process, before it runs")]
 fn write_file(path: &Path, content: &str) -> anyhow::Result<std::fs::File> {
     use std::io::Write;
     let mut file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;

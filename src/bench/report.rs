@@ -37,6 +37,8 @@ pub struct Report {
     pub journal_bytes_per_event: Option<f64>,
     /// Events that the node says it has stored since the start of the run.
     pub stored: Option<u64>,
+    /// Dead letters since the start of the run.
+    pub dead_letters: Option<u64>,
     /// Whether `stored` and the acknowledged `events` are the same number.
     pub stored_agrees: Option<bool>,
     /// The prepared payloads were used up before the time was over: prepare more with `--rate-max`.
@@ -79,6 +81,7 @@ impl Report {
             journal_bytes_per_event: both
                 .and_then(|(before, after)| Some(growth(before.journal_bytes?, after.journal_bytes?))),
             stored,
+            dead_letters: both.and_then(|(before, after)| Some(after.dead_letters? - before.dead_letters?)),
             stored_agrees: stored.map(|stored| stored == driven.events),
             ran_dry: driven.ran_dry,
         }
@@ -127,7 +130,7 @@ impl fmt::Display for Report {
         }
         if let (Some(stored), Some(agrees)) = (self.stored, self.stored_agrees) {
             let verdict = if agrees { "as many as acknowledged" } else { "NOT as many as acknowledged" };
-            line("stored", format!("{stored}, {verdict}"))?;
+            line("stored", format!("{stored}, {verdict}; {} dead letters", self.dead_letters.unwrap_or_default()))?;
         }
         if self.ran_dry {
             line("note", "the prepared payloads were used up early: raise --rate-max".to_owned())?;

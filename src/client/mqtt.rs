@@ -1,5 +1,5 @@
-//! A small and fast MQTT 3.1.1 client for `bench` and `demo`: QoS 0 and 1, many publishes in flight, subscriptions, and a reconnect
-//! that sends again what was not acknowledged. Not a client for others: it knows nothing of QoS 2, wills or MQTT 5.
+//! A small and fast MQTT 3.1.1 client for `bench` and `demo`: QoS 1, many publishes in flight, subscriptions, and a reconnect
+//! that sends again what was not acknowledged. Not a client for others: it knows nothing of publishing at QoS 0 and 2, wills or MQTT 5.
 //!
 //! [`Session`] decides and owns all buffers; [`Connection`] moves bytes between it and a stream.
 
@@ -20,7 +20,7 @@ use millpond_env::{Env, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use packet::Malformed;
-pub use session::{Ack, Message, Session};
+pub use session::Session;
 
 /// How long connecting and logging in may take.
 const CONNECT_TIMEOUT: Span = Span::from_secs(10);

@@ -12,7 +12,8 @@ use rand::Rng;
 pub const WINDOW: &str = "machine_5s";
 /// The user who publishes for all machines.
 pub const FLEET_USER: &str = "demo-fleet";
-const VIEW_USER: &str = "demo-view";
+/// The user who watches.
+pub const VIEW_USER: &str = "demo-view";
 
 /// Windows and rules; device types, schemas and users are added.
 const BASE: &str = include_str!("rules.toml");
@@ -68,10 +69,11 @@ fn push_user(text: &mut String, name: &str, role: &str, token: &str, more: &str)
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_configuration_has_no_problems() {
+    #[tokio::test]
+    async fn the_configuration_has_no_problems() {
         let tokens = Tokens { fleet: "a".repeat(32), view: "b".repeat(32) };
-        let loaded = crate::config::load_text("demo", &text(&tokens), &[]).map_err(|problems| format!("{problems:?}"));
+        let loaded = crate::config::load_text(&crate::world::World::client(), "demo", &text(&tokens), &[])
+            .map_err(|problems| format!("{problems:?}"));
         let loaded = loaded.unwrap();
         assert!(loaded.config.windows.iter().any(|window| window.name == WINDOW));
         assert!(loaded.config.rules.iter().any(|rule| rule.name == "vibration-high"));

@@ -122,6 +122,12 @@ impl Status {
         push(&mut self.said, (now.since(self.begun), what));
     }
 
+    /// Where the node is to be found.
+    pub fn say_where(&mut self, now: Mono) {
+        let (pid, mqtt, http, data) = (self.pid, &self.mqtt, &self.http, self.data.display());
+        self.say(now, format!("the node is ready: process {pid}, mqtt://{mqtt}, {http}, data in {data}"));
+    }
+
     pub fn acked(&mut self, now: Mono, published: Mono) {
         self.acked += 1;
         self.period.acked += 1;

@@ -1,4 +1,5 @@
-//! Asks the node once a second, over its HTTP API and with a login.
+//! What the view learns of the node, with a login as a user would: results of windows and alerts by a subscription over MQTT, alerts
+//! also over HTTP (a subscription misses what happens while it is down), journal and health over HTTP once a second.
 
 use millpond_core::time::Span;
 use millpond_env::Env;
@@ -6,33 +7,81 @@ use serde_json::Value;
 use tokio::sync::watch as flag;
 
 use super::{Shared, config, status::Journal};
-use crate::client::http::{HttpClient, HttpError};
+use crate::client::{
+    http::{HttpClient, HttpError},
+    mqtt::{self, Connection},
+};
 
 const EVERY: Span = Span::from_secs(1);
 
-pub async fn run(env: Env, client: HttpClient, status: Shared, mut stopping: flag::Receiver<bool>) {
+/// Opens the subscription.
+///
+/// # Errors
+/// When the node does not let the view in.
+pub async fn open(env: &Env, node: (&str, u16), token: &str) -> Result<Connection, mqtt::MqttError> {
+    let options = mqtt::Options {
+        host: node.0.to_owned(),
+        port: node.1,
+        client_id: config::VIEW_USER.to_owned(),
+        login: Some((config::VIEW_USER.to_owned(), token.to_owned())),
+        in_flight: 1,
+    };
+    let mut connection = Connection::open(env, options).await?;
+    connection.session().subscribe(&format!("windows/{}/#", config::WINDOW), 1);
+    connection.session().subscribe("alerts/#", 1);
+    Ok(connection)
+}
+
+pub async fn run(
+    env: Env,
+    mut connection: Connection,
+    client: HttpClient,
+    status: Shared,
+    mut stopping: flag::Receiver<bool>,
+) {
+    let mut next_ask = env.now();
     while !*stopping.borrow() {
-        if let Err(error) = ask(&env, &client, &status).await {
-            status.lock().health = format!("no answer: {error}");
+        let now = env.now();
+        if now >= next_ask {
+            next_ask = now.after(EVERY);
+            if let Err(error) = ask(&env, &client, &status).await {
+                status.lock().health = format!("no answer: {error}");
+            }
         }
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
-            _ = stopping.changed() => {}
-            () = env.sleep(EVERY) => {}
+            _ = stopping.changed() => return,
+            outcome = connection.pump() => outcome,
+            () = env.clock.timer(next_ask) => Ok(()),
+        };
+        take_messages(&env, &mut connection, &status);
+        if outcome.is_err() {
+            env.sleep(Span::from_millis(250)).await;
+            // When it fails the next pump fails too, and we are here again.
+            let _ = connection.reopen(&env).await;
+        }
+    }
+}
+
+fn take_messages(env: &Env, connection: &mut Connection, status: &Shared) {
+    let now = env.now();
+    let mut status = status.lock();
+    for message in connection.session().messages() {
+        let Ok(json) = serde_json::from_slice::<Value>(&message.payload) else { continue };
+        if message.topic.starts_with("windows/") {
+            status.take_panes(now, &[json]);
+        } else {
+            status.take_alerts(now, &[json]);
         }
     }
 }
 
 async fn ask(env: &Env, client: &HttpClient, status: &Shared) -> Result<(), HttpError> {
-    let window = format!("/v1/windows/{}?limit=40", config::WINDOW);
-    let panes = client.get(&window).await?;
     let alerts = client.get("/v1/alerts?limit=40").await?;
     let journal = client.get("/v1/journal").await?;
     let health = client.get("/healthz").await?;
-    let now = env.now();
     let mut status = status.lock();
-    status.take_panes(now, rows(&panes));
-    status.take_alerts(now, rows(&alerts));
+    status.take_alerts(env.now(), alerts["alerts"].as_array().map_or(&[], Vec::as_slice));
     status.journal = Journal {
         events: journal["classes"]["raw"]["events"].as_u64().unwrap_or_default(),
         file_bytes: journal["file_bytes"].as_u64().unwrap_or_default(),
@@ -40,12 +89,6 @@ async fn ask(env: &Env, client: &HttpClient, status: &Shared) -> Result<(), Http
     };
     status.health = said_of_health(&health);
     Ok(())
-}
-
-/// The rows of an answer: an array, or an object with one.
-fn rows(answer: &Value) -> &[Value] {
-    let inner = || answer.as_object().and_then(|fields| fields.values().find_map(Value::as_array));
-    answer.as_array().or_else(inner).map_or(&[], Vec::as_slice)
 }
 
 fn said_of_health(health: &Value) -> String {

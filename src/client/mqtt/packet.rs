@@ -62,7 +62,7 @@ pub fn connect(out: &mut Vec<u8>, client_id: &str, login: Option<&(String, Strin
     }
 }
 
-/// With an `id` at QoS 1, else at QoS 0.
+/// With an `id` at QoS 1, else (which only servers do here) at QoS 0.
 pub fn publish(out: &mut Vec<u8>, topic: &str, payload: &[u8], id: Option<u16>, again: bool) {
     let qos = if id.is_some() { 0b0010 } else { 0 };
     let dup = if again { 0b1000 } else { 0 };

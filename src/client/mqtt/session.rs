@@ -102,11 +102,6 @@ impl Session {
         self.published += 1;
     }
 
-    /// Publishes at QoS 0.
-    pub fn publish_once(&mut self, topic: &str, payload: &[u8]) {
-        packet::publish(&mut self.outgoing, topic, payload, None, false);
-    }
-
     /// Subscribes now and after each reconnect; `qos` is 0 or 1.
     pub fn subscribe(&mut self, filter: &str, qos: u8) {
         let filter = (filter.to_owned(), qos.min(1));

@@ -4,7 +4,11 @@ use bytes::Bytes;
 use millpond_env::Mono;
 use proptest::prelude::*;
 
-use super::{packet, session::Session, *};
+use super::{
+    packet,
+    session::{Ack, Message, Session},
+    *,
+};
 
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 
