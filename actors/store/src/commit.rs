@@ -81,7 +81,8 @@ impl Default for RetentionRule {
 /// Gives up the oldest values of a class after the other until so many bytes are free inside the file.
 ///
 /// It happens in a transaction of its own before the rest of the commit: pages become free only with a commit, and
-/// it must need as little room as possible. What is given up leaves a receipt with the reason `DiskFull` even when the
+/// it must need as little room as possible. The file is closed and opened around it to cut off its free end, so reads that
+/// are under way end with [`ReadError::Closed`](crate::ReadError) and are to be called again. What is given up leaves a receipt with the reason `DiskFull` even when the
 /// rest of the commit fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shed {

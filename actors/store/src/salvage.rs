@@ -10,12 +10,20 @@ const CHUNK: usize = 1 << 20;
 /// A file that redb began to set up and did not finish is smaller than this.
 const UNFINISHED_BYTES_MAX: u64 = 16 << 20;
 
-/// Empties a file whose founding a crash interrupted: it is small, its first bytes are zero, and no value is in it.
-/// Everything else is left alone.
+/// Empties a file whose founding a crash interrupted. Everything else is left alone.
 pub(crate) fn clear_unfinished(device: &dyn BlockDevice) -> io::Result<()> {
+    if is_unfinished(device)? {
+        device.set_len(0)?;
+        device.sync()?;
+    }
+    Ok(())
+}
+
+/// Whether redb began to set the file up and did not finish: it is small, its first bytes are zero, and no value is in it.
+pub(crate) fn is_unfinished(device: &dyn BlockDevice) -> io::Result<bool> {
     let len = device.len()?;
     if len == 0 || len > UNFINISHED_BYTES_MAX {
-        return Ok(());
+        return Ok(false);
     }
     let mut magic = [0; 8];
     let there = magic.len().min(len as usize);
@@ -23,12 +31,8 @@ pub(crate) fn clear_unfinished(device: &dyn BlockDevice) -> io::Result<()> {
     let mut values = 0;
     if magic == [0; 8] {
         scan(device, |_, _| values += 1)?;
-        if values == 0 {
-            device.set_len(0)?;
-            device.sync()?;
-        }
     }
-    Ok(())
+    Ok(magic == [0; 8] && values == 0)
 }
 
 /// Calls `each` with place and header of every whole value in the file, committed or not, in the order of places.

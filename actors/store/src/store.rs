@@ -167,12 +167,22 @@ impl Store {
         self.recover()?;
         let before = self.usage.journal_bytes();
         let mut result = self.shed_once(commit, shed);
+        if let Err(Fault::Full(_)) = result {
+            // There may be room on the disk after all, only none in the file.
+            self.shared.watch.keep_len(false);
+            result = self.shed_once(commit, shed);
+            self.shared.watch.keep_len(true);
+        }
         if let Err(Fault::Full(_)) = result
             && self.ballast
-            && self.drop_ballast().is_ok()
         {
-            result = self.shed_once(commit, shed);
+            self.reopen();
+            if self.drop_ballast().is_ok() {
+                result = self.shed_once(commit, shed);
+            }
         }
+        self.reopen();
+        self.recover()?;
         self.reopen();
         self.recover()?;
         let dropped = result.map_err(|fault| self.commit_error(fault, Vec::new()))?;
@@ -227,6 +237,7 @@ impl Store {
         }
         let mut usage = self.usage;
         usage.commits += 1;
+        self.shared.watch.take_full();
         let mut done = None;
         let result = self.transact(&mut usage, body, &mut done);
         let Err(fault) = result else {

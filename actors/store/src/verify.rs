@@ -31,7 +31,7 @@ use crate::{
 /// What a walk through a whole file found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// `None` when the file was never founded or cannot be opened.
+    /// `None` when the file is empty or cannot be opened. Empty is also one whose founding a crash cut short.
     pub origin: Option<Origin>,
     pub incarnation: Incarnation,
     /// What was counted in the walk.
@@ -73,12 +73,13 @@ impl fmt::Display for Damage {
 pub fn verify(open: &OpenDevice) -> io::Result<Report> {
     let device: Arc<dyn millpond_core::disk::BlockDevice> = Arc::from(open()?);
     let mut report = Report::default();
-    if device.len()? == 0 {
+    if device.len()? == 0 || salvage::is_unfinished(device.as_ref())? {
         return Ok(report);
     }
     match open_overlay(&device) {
         Ok((db, Some(found))) => walk(&db, &found, &mut report),
-        Ok((_, None)) => report.note("store", "the file was never set up"),
+        // A crash came between setting the file up and founding the store: nothing was in it yet.
+        Ok((_, None)) => {}
         Err(fault) => {
             report.note("database", fault.detail());
             salvage::scan(device.as_ref(), |_, _| report.values_in_ruins += 1)?;

@@ -87,6 +87,19 @@ fn classes_give_way_in_their_order_and_never_below_the_floor() {
 }
 
 #[test]
+fn shedding_with_room_on_the_disk_is_never_refused() {
+    let (disk, mut dice) = (Disk::default(), Dice(1));
+    let (mut store, _) = open(&disk);
+    for round in 0..150 {
+        let bytes = [100, 5_000, 60_000, 90_000][dice.below(4) as usize];
+        let shed = (round % 3 == 2).then(|| Shed::new(dice.below(150_000)));
+        store.commit(&Commit { records: vec![raw(bytes)], shed, ..Commit::default() }).expect("committed");
+    }
+    drop(store);
+    assert_sound(&disk);
+}
+
+#[test]
 fn a_store_opens_on_a_full_disk() {
     for seed in 0..6 {
         let (disk, mut dice) = (Disk::default(), Dice(seed));
