@@ -16,6 +16,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures_util::task::AtomicWaker;
 use hyper::body::{Frame, SizeHint};
 use millpond_core::time::Span;
 use millpond_env::{Env, Stream};
@@ -28,6 +29,8 @@ pub(super) struct Activity {
     open: AtomicUsize,
     /// Requests so far.
     begun: AtomicU64,
+    /// Woken when a request ends: hyper need not read again by itself, and the idle time begins.
+    ended: AtomicWaker,
 }
 
 impl Activity {
@@ -45,6 +48,7 @@ pub(super) struct Busy(Arc<Activity>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.ended.wake();
     }
 }
 
@@ -97,6 +101,7 @@ impl Watched {
     }
 
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.activity.ended.register(cx.waker());
         if self.activity.open.load(Ordering::Relaxed) > 0 {
             self.idle = None;
             return Poll::Pending;
