@@ -1,4 +1,21 @@
-//! Windows over event time.
+//! Windows over event time: partial aggregates in the shards, panes in one window actor per definition.
+//!
+//! ```text
+//!  committed batches ─ Slicer (shard 0) ─┐ deltas                ┌─ panes, revisions
+//!  committed batches ─ Slicer (shard 1) ─┴──────── Panes ────────┼─ late events
+//!                          ▲                                     └─ watermarks of groups ─┐
+//!                          └──────────────────────── learn ───────────────────────────────┘
+//! ```
+//!
+//! The meaning is that of Apache Flink: an event belongs to every window with `start ≤ t < end`; windows are aligned to the epoch; one
+//! fires when the watermark reaches `end − 1`, takes late events and fires again until the watermark reaches `end − 1 + lateness`, and an
+//! event is late when all of its windows are past that. The unit is the nanosecond; as both the watermark (`greatest − bound − 1`) and the ends
+//! (`end − 1`) step back by one unit, times in whole milliseconds give what Flink gives with its millisecond.
+//!
+//! Windows are cut into *slices* whose length divides both size and slide (Li et al., "No pane, no gain", 2005): each value is added
+//! once, however many sliding windows it falls into. A session has mini-sessions for slices, which merge when they touch.
+//!
+//! Sums are exact (see `exact.rs`), so that no order of arrival, no split into batches and no number of shards shows in a result.
 
 mod check;
 mod checkpoint;

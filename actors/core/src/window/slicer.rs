@@ -104,6 +104,9 @@ struct Key {
 
 const _: () = assert!(size_of::<Key>() == 64);
 
+/// Runs whose devices are read ahead of their turn: their state stays within the first level of the cache.
+const WARM_AHEAD: usize = 32;
+
 const UNKNOWN: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
@@ -208,7 +211,10 @@ impl Slicer {
         let plan = self.plans.find(&batch.shape);
         let empty = self.plans.columns(plan).is_empty();
         let mut route = Route { plan, empty, layout: u32::MAX, mapping: Mapping { pairs: Arc::new([]), left_out: 0 } };
-        for (run, device) in batch.runs().iter().zip(devices) {
+        for (at, (run, device)) in batch.runs().iter().zip(devices).enumerate() {
+            if at % WARM_AHEAD == 0 {
+                self.warm(&devices[at..devices.len().min(at + WARM_AHEAD)]);
+            }
             if !self.types.admit(device.device_type) {
                 continue;
             }
@@ -237,6 +243,17 @@ impl Slicer {
         } else {
             self.ship_late(out);
         }
+    }
+
+    /// Reads the state of the devices that come next. One after another they would each wait for memory; without anything to compute
+    /// in between the waits overlap.
+    #[inline]
+    fn warm(&self, devices: &[DeviceRef]) {
+        let key = |device: &DeviceRef| self.keys.get(*self.numbers.get(device.index as usize)? as usize);
+        let block = |key: &Key| Block { at: key.block, len: self.layouts.names(key.layout).len() as u32 };
+        let heads = devices.iter().filter_map(key).fold(0, |touched, key| touched ^ key.block);
+        let slots = devices.iter().filter_map(key).fold(0, |touched, key| touched ^ self.slots.touch(block(key)));
+        std::hint::black_box((heads, slots));
     }
 
     /// Finds idle devices. For windows by type and node it also ships what is held and reports the least watermark of the devices
@@ -324,6 +341,11 @@ impl Slicer {
         // What the window actor knows of the current session must not end before the session does.
         let session = matches!(self.grid.shape, Shape::Session { .. });
         let ship_current = self.keys[key as usize].ship || (session && !quiet);
+        // Rows that take no part can move the watermark past the current slice.
+        let state = &self.keys[key as usize];
+        if state.start < state.end && self.grid.is_closed(state.end, watermark) {
+            self.hold_current(key);
+        }
         if !quiet || self.holds(key) || self.late.contains_key(&key) {
             self.ship(key, ship_current, Progress::Reached(Timestamp(watermark)), out);
         }

@@ -24,43 +24,32 @@ const _: () = assert!(size_of::<Slot>() <= 64);
 
 const EMPTY: Slot = Slot { high: 0.0, low: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY, count: 0 };
 
-/// Values are added in this many interleaved sums, so that an addition need not wait for the one before it.
-const LANES: usize = 4;
+/// Values are added in this many interleaved sums, one for each half of a vector register.
+const LANES: usize = 2;
 
 impl Slot {
     /// Adds all of `values`, or none: false when one is not finite, or when the sum needs more than two doubles.
     #[inline]
     fn add(&mut self, values: &[f64]) -> bool {
-        let (mut high, mut low) = ([0.0; LANES], [0.0; LANES]);
+        let (mut high, mut low) = ([self.high, 0.0], [self.low, 0.0]);
         let (mut min, mut max) = ([self.min; LANES], [self.max; LANES]);
         let mut lost = [0u64; LANES];
-        let (groups, tail) = values.as_chunks::<LANES>();
-        for group in groups {
-            for lane in 0..LANES {
-                let value = group[lane];
-                let (sum, rest) = two_sum(high[lane], value);
-                let (rest, cut) = two_sum(low[lane], rest);
-                (high[lane], low[lane]) = (sum, rest);
-                lost[lane] |= cut.to_bits();
-                min[lane] = if value < min[lane] { value } else { min[lane] };
-                max[lane] = if value > max[lane] { value } else { max[lane] };
-            }
-        }
-        for (lane, value) in tail.iter().enumerate() {
-            let (sum, rest) = two_sum(high[lane], *value);
+        let mut add = |lane: usize, value: f64| {
+            let (sum, rest) = two_sum(high[lane], value);
             let (rest, cut) = two_sum(low[lane], rest);
             (high[lane], low[lane]) = (sum, rest);
             lost[lane] |= cut.to_bits();
-            min[lane] = min[lane].min(*value);
-            max[lane] = max[lane].max(*value);
-        }
-        // What an addition lost is ±0 when it was exact, and NaN when the sum or a value is not finite.
-        let exact = (lost[0] | lost[1] | lost[2] | lost[3]) << 1 == 0;
-        let pair = |lane: usize| (high[lane], low[lane]);
-        let sum = match (add_pairs(pair(0), pair(1)), add_pairs(pair(2), pair(3))) {
-            (Some(left), Some(right)) => add_pairs(left, right).and_then(|sum| add_pairs((self.high, self.low), sum)),
-            _ => None,
+            min[lane] = if value < min[lane] { value } else { min[lane] };
+            max[lane] = if value > max[lane] { value } else { max[lane] };
         };
+        let (groups, tail) = values.as_chunks::<LANES>();
+        for group in groups {
+            (0..LANES).for_each(|lane| add(lane, group[lane]));
+        }
+        tail.iter().for_each(|value| add(0, *value));
+        // What an addition lost is ±0 when it was exact, and NaN when the sum or a value is not finite.
+        let exact = (lost[0] | lost[1]) << 1 == 0;
+        let sum = add_pairs((high[0], low[0]), (high[1], low[1]));
         let (true, Some((high, low))) = (exact, sum) else { return false };
         (self.high, self.low) = (high, low);
         self.min = min.into_iter().fold(f64::INFINITY, f64::min);
@@ -140,6 +129,13 @@ impl Slots {
                 extra.add(times.get(row).copied().unwrap_or_default(), *value, self.wants);
             }
         }
+    }
+
+    /// Reads all of a block, for [`Slicer::warm`](super::Slicer).
+    #[inline]
+    pub fn touch(&self, block: Block) -> u64 {
+        let slots = self.slots.get(block.at as usize..(block.at + block.len) as usize).unwrap_or_default();
+        slots.iter().fold(0, |touched, slot| touched ^ slot.count)
     }
 
     #[cold]

@@ -239,6 +239,11 @@ impl Key {
         }
     }
 
+    #[cfg(test)]
+    pub fn bound_is_kept(&self) -> bool {
+        self.parts.len() <= WINDOW_PARTS_MAX
+    }
+
     fn content(&self, definition: &super::Definition, (end, start): (i64, i64)) -> Vec<PaneMetric> {
         let report = |metric: &PartMetric| metric.stats.report(&metric.name, &definition.spec);
         let mut parts = self.parts.range(start..end).map(|(_, stretch)| &stretch.metrics);

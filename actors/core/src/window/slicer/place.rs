@@ -197,6 +197,7 @@ impl Slicer {
     fn begin(&mut self, key: u32, start: i64, end: i64) {
         let state = &mut self.keys[key as usize];
         (state.start, state.end) = (start, end);
+        state.notify = state.notify.min(end - 1);
     }
 
     /// Makes the current slice, if there is one, a held one.
