@@ -66,6 +66,57 @@ async fn https_needs_a_server_that_speaks_tls() {
     assert!(matches!(error, WebhookError::Tls { .. } | WebhookError::TimedOut(_)), "{error}");
 }
 
+/// The authority and the certificate for 127.0.0.1 that it signed are valid for a hundred years and good for nothing else.
+#[tokio::test]
+async fn https_trusts_the_authority_that_it_is_given_and_no_other() {
+    let env = env();
+    let trust = Trust::new(&env, Some(include_bytes!("tests/authority.pem"))).expect("a certificate");
+    let body = || Bytes::from_static(b"{}");
+    let url = tls_server(&env).await;
+    let status = post_trusting(&env, &trust, &url, &[], body(), Span::from_secs(5)).await.expect("an answer");
+    assert_eq!(status, 204);
+    let url = tls_server(&env).await;
+    let error = post(&env, &url, &[], body(), Span::from_secs(5)).await.expect_err("a stranger's certificate");
+    assert!(matches!(&error, WebhookError::Tls { .. }) && error.to_string().contains("UnknownIssuer"), "{error}");
+}
+
+/// Answers one connection with 204, in TLS.
+async fn tls_server(env: &Env) -> String {
+    use tokio_rustls::{
+        TlsAcceptor,
+        rustls::{
+            ServerConfig,
+            crypto::ring,
+            pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+        },
+    };
+    let pem = include_bytes!("tests/server.pem");
+    let certificate = CertificateDer::from_pem_slice(pem).expect("a certificate");
+    let config = ServerConfig::builder_with_provider(std::sync::Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring knows them")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], PrivateKeyDer::from_pem_slice(pem).expect("a key"))
+        .expect("they belong together");
+    let mut listener = env.net.listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+    let url = format!("https://{}/", listener.local_addr());
+    env.spawn(async move {
+        let (stream, _) = listener.accept().await.expect("a connection");
+        let acceptor = TlsAcceptor::from(std::sync::Arc::new(config));
+        // A client without trust hangs up here.
+        let Ok(mut stream) = acceptor.accept(stream).await else { return };
+        let mut request = Vec::new();
+        while !request.ends_with(b"{}") {
+            let mut buffer = [0; 1024];
+            let read = stream.read(&mut buffer).await.expect("a request");
+            request.extend_from_slice(&buffer[..read]);
+        }
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("a client that listens");
+        let _ = stream.read(&mut [0; 1]).await;
+    });
+    url
+}
+
 #[tokio::test]
 async fn own_roots_must_be_certificates() {
     let env = env();
