@@ -13,9 +13,9 @@ mod tree;
 
 use std::path::Path;
 
-pub use problem::{Problem, Problems, Severity};
+pub use problem::{Problem, Problems};
 pub use reference::{json_schema, reference_page};
-pub use settings::{Config, LogFormat, LogLevel, LogSettings};
+pub use settings::{Config, LogFormat, LogSettings};
 
 use millpond_env::Env;
 

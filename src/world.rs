@@ -34,6 +34,7 @@ impl World {
         World::around(Path::new("."))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "Env spawns on the runtime that it was made in")]
     fn around(data_dir: &Path) -> Env {
         let runtime = Handle::current();
         Env {

@@ -73,11 +73,6 @@ impl HttpClient {
         Ok(serde_json::from_slice(&read_all(response).await?)?)
     }
 
-    pub async fn get_text(&self, path: &str) -> Result<String, HttpError> {
-        let response = self.send(Method::GET, path, None).await?;
-        Ok(String::from_utf8_lossy(&read_all(response).await?).into_owned())
-    }
-
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, HttpError> {
         let response = self.send(Method::POST, path, Some(body.to_string().into())).await?;
         let answer = read_all(response).await?;

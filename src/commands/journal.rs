@@ -135,6 +135,12 @@ async fn run_repair(place: Place) -> anyhow::Result<ExitCode> {
     if env.disk.list("")?.contains(&draft) {
         env.disk.remove(&draft)?;
     }
+    let open = device(&env, STORE_FILE);
+    let report = spin(&env, "checking every record", move || verify(&open)).await?.map_err(unreadable)?;
+    if report.is_sound() {
+        eprintln!("the journal is sound: there is nothing to repair");
+        return Ok(exit::OK);
+    }
     let (from, to) = (device(&env, STORE_FILE), device(&env, &draft));
     let repaired =
         spin(&env, "writing sound records to a new journal", move || repair(&from, &to, Options::default(), stamp))

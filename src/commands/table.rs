@@ -24,6 +24,10 @@ pub fn print_json(items: &[Value]) -> anyhow::Result<()> {
 
 /// Prints the items as a table. Columns that no item has are left out; numbers stand to the right.
 pub fn print(columns: &[Column], items: &[Value]) -> anyhow::Result<()> {
+    if items.is_empty() {
+        eprintln!("none");
+        return Ok(());
+    }
     out(render(columns, items))
 }
 
@@ -41,8 +45,10 @@ pub fn render(columns: &[Column], items: &[Value]) -> String {
         cells.max().unwrap_or(0).max(columns[at].0.len())
     };
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
-    let is_number: Vec<bool> =
-        columns.iter().map(|column| items.iter().all(|item| !find(item, column.1).is_string())).collect();
+    let is_number: Vec<bool> = columns
+        .iter()
+        .map(|column| !column.1.ends_with('@') && items.iter().all(|item| !find(item, column.1).is_string()))
+        .collect();
     let titles: Vec<String> = columns.iter().map(|column| column.0.to_owned()).collect();
     let mut text = String::new();
     for row in std::iter::once(&titles).chain(&rows) {

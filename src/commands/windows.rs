@@ -52,6 +52,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         table::print_json(items)?;
         return Ok(exit::OK);
     }
+    if items.is_empty() {
+        eprintln!("none");
+        return Ok(exit::OK);
+    }
     let head = [
         Column("KEY", "key"),
         Column("START", "start@"),

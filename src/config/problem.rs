@@ -82,14 +82,6 @@ impl Problems {
         list.iter().map(|problem| self.render_one(problem, &renderer)).collect::<Vec<_>>().join("\n")
     }
 
-    /// Line and column of a place, both from 1; the column counts characters.
-    pub fn line_and_column(&self, place: &Place) -> (usize, usize) {
-        let text = &self.sources[place.source].text;
-        let before = &text[..place.span.start.min(text.len())];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
-    }
-
     fn render_one(&self, problem: &Problem, renderer: &Renderer) -> String {
         let level = match problem.severity {
             Severity::Error => Level::ERROR,

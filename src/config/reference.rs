@@ -103,7 +103,7 @@ fn keys(page: &mut String, definitions: &Value, body: &Value, default: Option<&V
 /// The type in words; tables with keys of their own are described further down, once.
 fn type_of(definitions: &Value, property: &Value, later: &mut Vec<String>) -> String {
     let Some(body) = resolve(definitions, property) else { return String::new() };
-    let mut table = |later: &mut Vec<String>| {
+    let table = |later: &mut Vec<String>| {
         let name = reference(property).unwrap_or("table").to_owned();
         if !later.contains(&name) && definitions.get(&name).is_some() {
             later.push(name.clone());

@@ -55,7 +55,7 @@ impl Config {
     pub fn settings(&self, cores: usize) -> Settings {
         Settings {
             name: self.node.name.clone(),
-            shards: self.node.shards.map_or(cores.clamp(1, 4), |shards| shards as usize),
+            shards: self.node.shards.map_or((cores / 2).clamp(1, 4), |shards| shards as usize),
             in_flight_bytes: self.node.in_flight_bytes as usize,
             ingest: self.ingest.clone(),
             device_types: self.device_types.clone(),
@@ -80,7 +80,8 @@ pub struct NodeSettings {
     /// One process at a time. Default: `millpond-data`.
     pub data: PathBuf,
     /// Shards that share the devices among themselves, from 1 to 64. Devices keep their shard, so change it only when the number of
-    /// cores changes. Default: the number of cores, at most 4.
+    /// cores changes. One carries several million events a second; with more, blocks of devices of several shards are encoded anew. Default:
+    /// half the number of cores, from 1 to 4.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub shards: Option<u32>,

@@ -15,6 +15,13 @@ fn problems(text: &str, sets: &[&str]) -> Problems {
     }
 }
 
+/// Line and column from 1; the column counts characters.
+fn line_and_column(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..at];
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
 /// Code, line, column and what is pointed at, of each problem.
 fn places(text: &str) -> Vec<(&'static str, usize, usize, String)> {
     let problems = problems(text, &[]);
@@ -23,7 +30,7 @@ fn places(text: &str) -> Vec<(&'static str, usize, usize, String)> {
         .iter()
         .map(|problem| {
             let place = problem.place.clone().unwrap_or_else(|| panic!("no place: {}", problem.message));
-            let (line, column) = problems.line_and_column(&place);
+            let (line, column) = line_and_column(&problems.sources[place.source].text, place.span.start);
             (problem.code, line, column, problems.sources[place.source].text[place.span].to_owned())
         })
         .collect();
@@ -184,6 +191,9 @@ fn every_key_of_the_configuration_has_a_comment() {
             if !is_documented {
                 without.push(format!("{path}.{key}"));
             }
+        }
+        for variant in schema["oneOf"].as_array().into_iter().flatten() {
+            walk(path, variant, definitions, without);
         }
     }
     let schema = json_schema();

@@ -117,10 +117,6 @@ impl Tree {
         }
         place
     }
-
-    pub fn text_at(&self, place: &Place) -> &str {
-        &self.sources[place.source].text[place.span.clone()]
-    }
 }
 
 impl Node {

@@ -21,13 +21,10 @@ use crate::{
 
 /// A node with open doors.
 pub struct Edge {
-    pub env: Env,
     pub running: Running,
     pub mqtt: SocketAddr,
     pub http: SocketAddr,
     pub data: PathBuf,
-    /// The administrator's token, when the node has one of its own.
-    pub admin_token: Option<String>,
     doors: Doors,
 }
 
@@ -45,7 +42,7 @@ impl Edge {
                 .because(error)
         })?;
         let admin = admin::token(&env, config)?;
-        let users = admin.iter().map(admin::user).collect();
+        let users = admin.iter().map(|token| admin::user(token)).collect();
         // The users of the file were checked with the configuration.
         let auth = Auth::new(&env, &config.auth, users).map_err(|problems| {
             let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -58,7 +55,7 @@ impl Edge {
         let settings = config.settings(os::cores());
         let running = Running::start(env.clone(), settings, broker, tap, registry).await.map_err(told)?;
         match Doors::open(&env, config, &running, Arc::new(auth)).await {
-            Ok((doors, mqtt, http)) => Ok(Edge { env, running, mqtt, http, data, admin_token: admin, doors }),
+            Ok((doors, mqtt, http)) => Ok(Edge { running, mqtt, http, data, doors }),
             Err(error) => {
                 running.stop().await;
                 Err(error)

@@ -20,11 +20,6 @@ pub fn open(path: &Path) -> io::Result<fs::File> {
     fs::File::open(path)
 }
 
-/// Creates a file that must not be there yet.
-pub fn create_new(path: &Path) -> io::Result<fs::File> {
-    fs::File::create_new(path)
-}
-
 /// Creates the directory and those above it, for their owner only; directories that are there stay as they are.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {

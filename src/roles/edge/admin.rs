@@ -43,7 +43,7 @@ pub fn token(env: &Env, config: &Config) -> anyhow::Result<Option<String>> {
     Ok(Some(token))
 }
 
-pub fn user(token: &String) -> UserSettings {
+pub fn user(token: &str) -> UserSettings {
     UserSettings::with_token(NAME, token, Role::Admin)
 }
 

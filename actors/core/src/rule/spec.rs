@@ -39,42 +39,64 @@ pub struct RuleSpec {
 pub enum Condition {
     /// `metric op value`. With `clear` the condition ends only when the metric has come back past it (hysteresis).
     Threshold {
+        /// Name of the metric.
         metric: String,
+        /// How the value is compared: `>`, `>=`, `<` or `<=`.
         op: Operator,
+        /// The limit.
         value: f64,
+        /// Where the value must come back to before the condition ends. Default: the limit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clear: Option<f64>,
     },
     /// The change of `metric` per second, from one event of the device to its next.
     Rate {
+        /// Name of the metric.
         metric: String,
+        /// How the value is compared: `>`, `>=`, `<` or `<=`.
         op: Operator,
+        /// The limit, in units of the metric per second.
         per_second: f64,
+        /// Where the value must come back to before the condition ends. Default: the limit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clear: Option<f64>,
     },
     /// Nothing was received from the device for `after`.
-    Silence { after: Span },
+    Silence {
+        /// How long nothing came, by the node's clock.
+        after: Span,
+    },
     /// An aggregate of a window's pane, named as in the pane: `mean`, `max`, `count`, `p99` …
     Window {
+        /// Name of the window.
         window: String,
+        /// Name of the metric.
         metric: String,
+        /// Name of the aggregate as in the pane; the window must compute it.
         aggregate: String,
+        /// How the value is compared: `>`, `>=`, `<` or `<=`.
         op: Operator,
+        /// The limit.
         value: f64,
+        /// Where the value must come back to before the condition ends. Default: the limit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         clear: Option<f64>,
     },
     /// `metric` is more than `limit` standard deviations from its mean over about the last `samples` events of the device.
     Zscore {
+        /// Name of the metric.
         metric: String,
+        /// Standard deviations.
         limit: f64,
         /// From 10 to 100000. Default: 300.
         #[serde(default = "default_samples")]
         samples: u32,
     },
     /// A CEL expression on the event: `temperature > 80.0 && state == "running"`; `device`, `device_type` and `ts` (epoch ms) are known too.
-    Expression { expr: String },
+    Expression {
+        /// The condition.
+        expr: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
