@@ -5,7 +5,12 @@
 //!
 //! `cargo bench -p millpond-core --bench window`
 
-#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "it measures and prints"
+)]
 
 use std::{hint::black_box, sync::Arc, time::Instant};
 
@@ -25,7 +30,7 @@ const ROUNDS: usize = 9;
 fn main() {
     println!("{:44} {:>8} {:>14}", "ns per value", "devices", "ns/value");
     for devices in [100, 1_000, 10_000, 100_000] {
-        measure("one slice, count sum min max mean", devices, &spec(|_| {}), 3600_000);
+        measure("one slice, count sum min max mean", devices, &spec(|_| {}), 3_600_000);
     }
     for devices in [10_000, 100_000] {
         measure("a slice closes every 6 batches", devices, &spec(|spec| spec.size = Some(Span::from_secs(10))), 10_000);
@@ -34,10 +39,10 @@ fn main() {
         let aggregates = aggregates.to_vec();
         spec(move |spec| spec.aggregates = aggregates)
     };
-    measure("first and last", 10_000, &with(&[Aggregate::First, Aggregate::Last]), 3600_000);
-    measure("stddev", 10_000, &with(&[Aggregate::Stddev]), 3600_000);
-    measure("quantiles", 10_000, &spec(|spec| spec.quantiles = vec![0.5, 0.99]), 3600_000);
-    measure("by node", 10_000, &spec(|spec| spec.by = GroupBy::Node), 3600_000);
+    measure("first and last", 10_000, &with(&[Aggregate::First, Aggregate::Last]), 3_600_000);
+    measure("stddev", 10_000, &with(&[Aggregate::Stddev]), 3_600_000);
+    measure("quantiles", 10_000, &spec(|spec| spec.quantiles = vec![0.5, 0.99]), 3_600_000);
+    measure("by node", 10_000, &spec(|spec| spec.by = GroupBy::Node), 3_600_000);
 }
 
 fn measure(name: &str, devices: usize, spec: &Arc<WindowSpec>, size_ms: i64) {

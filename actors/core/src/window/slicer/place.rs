@@ -226,8 +226,8 @@ impl Slicer {
 
     fn hold(&mut self, key: u32, start: i64, end: i64) -> Place {
         let layout = self.keys[key as usize].layout;
-        let of_slice = self.held.range((key, start, 0)..=(key, start, u32::MAX));
-        if let Some((at, _)) = of_slice.filter(|(_, held)| held.layout == layout).next_back() {
+        let mut of_slice = self.held.range((key, start, 0)..=(key, start, u32::MAX));
+        if let Some((at, _)) = of_slice.rfind(|(_, held)| held.layout == layout) {
             return Place::Held(*at);
         }
         let n = self.held.range((key, start, 0)..=(key, start, u32::MAX)).count() as u32;
