@@ -30,7 +30,7 @@ pub(super) fn decode_lines(rows: &mut Rows<'_>, key: &mut String, payload: &[u8]
 fn lines(rows: &mut Rows<'_>, key: &mut String, text: &str) -> Result<(), PayloadError> {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        if !line.trim_ascii().is_empty() {
+        if !line.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) {
             let mut json = sonic_rs::Deserializer::from_str(line);
             document(rows, key, &mut json, start)?;
             json.end().map_err(|error| unreadable(rows, &error, start))?;

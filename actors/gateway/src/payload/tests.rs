@@ -162,6 +162,7 @@ fn broken_json_is_refused() {
         "{'a':1}",
         "[{\"a\":1},]",
         "{\"a\":nul}",
+        "{\"a\":1}\n\u{c}\n",
         "{\"a\":\"\\ud800\"}",
     ] {
         let (reason, detail) = json(Some("d"), payload).expect_err(payload);
