@@ -125,8 +125,11 @@ impl State {
             match effect {
                 AlertEffect::Changed(alert) => {
                     self.args.metrics.changed(&alert);
-                    puts.push(alert_put(&alert));
-                    changed.push(alert);
+                    // One that never fired is known to the rule book, and needs no place on disk.
+                    if alert.fired.is_some() {
+                        puts.push(alert_put(&alert));
+                        changed.push(alert);
+                    }
                 }
                 AlertEffect::Forget(id) => {
                     puts.push(Put { table: Table::Alerts, key: id.into_bytes(), value: None });

@@ -37,6 +37,8 @@ use crate::{
 };
 
 const ASK_TIMEOUT: Span = Span::from_secs(10);
+const READ_TRIES: usize = 5;
+const READ_AGAIN_AFTER: Span = Span::from_millis(20);
 /// Records that are read for one list at most.
 const RECORDS_READ_MAX: usize = 100_000;
 
@@ -316,15 +318,21 @@ impl Node for Api {
 }
 
 impl Api {
+    /// Reads off the executor. The store closes its file for a moment when it gives way on a full disk: then the reading begins again.
     async fn read<T: Send + 'static>(
         &self,
-        f: impl FnOnce(&Reader) -> Result<T, AskError> + Send + 'static,
+        f: impl Fn(&Reader) -> Result<T, AskError> + Send + Sync + 'static,
     ) -> Result<T, AskError> {
-        let reader = self.reader.clone();
-        self.env
-            .unblock(move || f(&reader))
-            .await
-            .unwrap_or_else(|| Err(AskError::Failed("the reader panicked".into())))
+        let f = Arc::new(f);
+        for _ in 0..READ_TRIES {
+            let (reader, f) = (self.reader.clone(), f.clone());
+            let answer = self.env.unblock(move || f(&reader)).await;
+            match answer.unwrap_or_else(|| Err(AskError::Failed("the reader panicked".into()))) {
+                Err(AskError::Unavailable) => self.env.sleep(READ_AGAIN_AFTER).await,
+                answer => return answer,
+            }
+        }
+        Err(AskError::Unavailable)
     }
 
     async fn commit(&self, puts: Vec<Put>) -> bool {
@@ -399,8 +407,11 @@ impl Api {
     }
 }
 
-fn unreadable(error: ReadError) -> AskError {
-    AskError::Failed(error.to_string())
+pub(crate) fn unreadable(error: ReadError) -> AskError {
+    match error {
+        ReadError::Closed => AskError::Unavailable,
+        other => AskError::Failed(other.to_string()),
+    }
 }
 
 fn unknown_device(device: &str) -> AskError {

@@ -341,7 +341,7 @@ impl State {
                 self.pulse.beat(now);
             }
             Err(error @ (CommitError::Io { .. } | CommitError::Unusable { .. })) => {
-                tracing::error!(%error, "a commit failed; events are refused until one succeeds (MP0403)");
+                tracing::error!(%error, "a commit failed; events are refused until one succeeds (MP0405)");
                 self.pulse.fail(error.to_string());
                 self.set_back(now, outcome.units, true);
             }

@@ -115,7 +115,7 @@ fn each(
         }
         if go_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    scanned.map_err(|error| AskError::Failed(error.to_string()))?;
+    scanned.map_err(crate::api::unreadable)?;
     damaged.map_or(Ok(()), Err)
 }
 

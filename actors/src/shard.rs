@@ -110,6 +110,8 @@ pub struct State {
     next_no: u64,
     /// Units up to this number may have taken rows for duplicates of a unit that was refused (invariant 2).
     refused_through: u64,
+    /// Everything received until then has been applied.
+    applied_until: Timestamp,
 }
 
 struct InFlight {
@@ -135,6 +137,7 @@ impl Actor for Shard {
             in_flight: VecDeque::new(),
             next_no: 1,
             refused_through: 0,
+            applied_until: Timestamp::MIN,
         })
     }
 
@@ -167,7 +170,11 @@ impl Actor for Shard {
             ShardMsg::Ask(question) => question(&mut state.args.core),
             ShardMsg::Tick => {
                 let mut out = state.args.core.outputs();
-                state.args.core.tick(state.args.env.wall(), &mut out);
+                // A device whose events wait for the disk is blocked, not idle.
+                if state.in_flight.is_empty() && state.gather.is_empty() {
+                    state.applied_until = state.args.env.wall();
+                }
+                state.args.core.tick(state.applied_until, &mut out);
                 state.send(out);
             }
         }

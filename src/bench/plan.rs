@@ -25,7 +25,7 @@ impl Format {
     /// More events per second than this machine will ever take: how much is prepared, and how fast event time runs.
     pub fn rate_max(self) -> u64 {
         match self {
-            Format::Block => 5_000_000,
+            Format::Block => 10_000_000,
             Format::Msgpack => 3_000_000,
             Format::Json => 1_500_000,
         }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use millpond_core::time::Span;
 
@@ -10,7 +10,7 @@ use crate::{
     bench::{self, Format, Plan, Target, node::Launch},
     commands::out,
     exit,
-    world::World,
+    world::{World, os},
 };
 
 /// Measure a node (or another MQTT server) on this machine
@@ -100,17 +100,28 @@ struct NodeArgs {
     /// Where our own node keeps its data; it stays there
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Configuration of our own node, for example with windows and rules; its doors are open for all whatever it says
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Settings of our own node
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
 }
 
 impl NodeArgs {
-    fn launch(self) -> Launch {
+    fn launch(self) -> anyhow::Result<Launch> {
         let mut launch = Launch::open();
         launch.data = self.data;
         launch.sets.extend(self.sets);
-        launch
+        if let Some(path) = self.config {
+            let text = os::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            launch.config = Some(String::from_utf8(text).with_context(|| format!("{} is not text", path.display()))?);
+        }
+        Ok(launch)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.data.is_none() && self.config.is_none() && self.sets.is_empty()
     }
 }
 
@@ -126,7 +137,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(if report.stored_agrees == Some(false) { exit::FAILED } else { exit::OK })
         }
         What::Idle(args) => {
-            let report = bench::idle(&env, args.node.launch(), args.settle).await?;
+            let report = bench::idle(&env, args.node.launch()?, args.settle).await?;
             out(if args.json { format!("{}\n", serde_json::to_string(&report)?) } else { report.to_string() })?;
             Ok(exit::OK)
         }
@@ -135,8 +146,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 impl Ingest {
     fn plan(self) -> anyhow::Result<(Plan, Launch)> {
-        if self.peer.is_some() && (self.node.data.is_some() || !self.node.sets.is_empty()) {
-            bail!("--data and --set are for our own node, but --peer names another server");
+        if self.peer.is_some() && !self.node.is_empty() {
+            bail!("--data, --config and --set are for our own node, but --peer names another server");
         }
         let target = match &self.peer {
             None => Target::Own,
@@ -166,6 +177,6 @@ impl Ingest {
             rate_max: self.rate_max.unwrap_or(self.format.rate_max()).max(1),
             seed: self.seed,
         };
-        Ok((plan, self.node.launch()))
+        Ok((plan, self.node.launch()?))
     }
 }

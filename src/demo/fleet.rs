@@ -19,7 +19,7 @@ const RETRY: Span = Span::from_millis(250);
 /// How long the end waits for acknowledgements.
 const DRAIN_TIMEOUT: Span = Span::from_secs(20);
 /// The machine that breaks.
-const BREAKS: &str = "press-0001";
+pub const BREAKS: &str = "press-0001";
 const BREAKS_AT: Span = Span::from_secs(10);
 const REPAIRED_AT: Span = Span::from_secs(30);
 

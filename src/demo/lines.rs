@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use millpond_core::time::Span;
 use millpond_env::Mono;
 
-use super::status::Status;
+use super::{fleet, status::Status};
 use crate::commands::out;
 
 const EVERY: Span = Span::from_secs(2);
-/// Results of windows that are printed with each line of figures; the others are counted.
-const PANES_SHOWN: usize = 4;
+/// Results of windows that are printed with each line of figures, besides those of the machine that breaks; the others are counted.
+const PANES_SHOWN: usize = 2;
 
 #[derive(Debug)]
 pub struct Lines {
@@ -31,7 +31,7 @@ impl Lines {
     pub fn print(&mut self, status: &mut Status, now: Mono) -> anyhow::Result<bool> {
         let mut text = String::new();
         for (at, what) in status.said.drain(..) {
-            if what.starts_with("window ") {
+            if what.starts_with("window ") && !what.contains(fleet::BREAKS) {
                 self.panes_shown += 1;
                 if self.panes_shown > PANES_SHOWN {
                     self.panes_left_out += 1;

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 /// Time over which rates and latencies are told.
 const PERIOD: Span = Span::from_secs(2);
+/// Longer ones count as this long.
+const LATENCY_NS_MAX: u64 = 120_000_000_000;
 /// Entries of each list that are kept for the view.
 const KEEP: usize = 64;
 
@@ -106,7 +108,7 @@ impl Status {
             reconnects: 0,
             waiting: 0,
             recent: Recent::default(),
-            period: Period { since: begun, acked: 0, latency: Histogram::new(3).ok() },
+            period: Period { since: begun, acked: 0, latency: Histogram::new_with_max(LATENCY_NS_MAX, 3).ok() },
             panes: VecDeque::new(),
             panes_seen: 0,
             alerts: BTreeMap::new(),

@@ -42,7 +42,7 @@ impl Press {
         let oil = if forces.working { AMBIENT + 28.0 + 12.0 * forces.leak } else { AMBIENT + 6.0 };
         self.oil = lag(self.oil, oil, dt, 240.0);
         let bearing = if forces.working { AMBIENT + 20.0 + 6.0 * forces.wear + 55.0 * forces.bearing } else { AMBIENT };
-        self.bearing = lag(self.bearing, bearing, dt, if forces.bearing > 0.0 { 12.0 } else { 40.0 });
+        self.bearing = lag(self.bearing, bearing, dt, if forces.bearing > 0.0 { 12.0 } else { 20.0 });
         let vibration = if forces.working { forces.vibration(1.4) } else { 0.1 };
         self.vibration = lag(self.vibration, vibration, dt, 0.8);
         let current = match (forces.jammed, forces.working) {
