@@ -177,10 +177,10 @@ impl Machine {
             let developed = now.since(fault.since).0 as f64 / fault.ramp.0.max(1) as f64;
             return Condition::Faulty(fault.kind, developed.clamp(0.0, 1.0));
         }
-        if let Some(Shifts { work, rest }) = self.shifts {
-            if now.since(self.start).0.rem_euclid(work.0 + rest.0) >= work.0 {
-                return Condition::Resting;
-            }
+        if let Some(Shifts { work, rest }) = self.shifts
+            && now.since(self.start).0.rem_euclid(work.0 + rest.0) >= work.0
+        {
+            return Condition::Resting;
         }
         if self.stops.is_some() && now >= self.stop_turn {
             self.stopped = !self.stopped;
