@@ -101,6 +101,9 @@ fn core_and_store_can_name_no_runtime_network_or_clock() {
     }
     for root in ["actors/core/src", "actors/store/src"] {
         each_source(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root), &mut |path, text| {
+            if path.ends_with("tests.rs") || path.ends_with("testing.rs") {
+                return;
+            }
             for clock in ["std::time::Instant", "SystemTime", "Instant::now", "std::thread", "std::net"] {
                 assert!(!text.contains(clock), "{} names {clock}", path.display());
             }

@@ -99,7 +99,13 @@ pub fn arguments(command: &mut Command, data: &Path, config: Option<&Path>, set:
         command.arg("--config").arg(config);
     }
     let data = format!("node.data={}", data.display());
-    let common = ["mqtt.listen=127.0.0.1:0", "http.listen=127.0.0.1:0", "mqtt.anonymous=true", "http.anonymous=true"];
+    let common = [
+        "mqtt.listen=127.0.0.1:0",
+        "http.listen=127.0.0.1:0",
+        "mqtt.anonymous=true",
+        "http.anonymous=true",
+        "log.level=warn",
+    ];
     for set in common.iter().copied().chain([data.as_str()]).chain(set.iter().copied()) {
         command.args(["--set", set]);
     }

@@ -119,6 +119,18 @@ fn each(
     damaged.map_or(Ok(()), Err)
 }
 
+/// Whole milliseconds are exact; a fraction is rounded to about 200 ns.
 fn epoch_ms(time: Timestamp) -> f64 {
-    time.0 as f64 / 1e6
+    time.as_millis() as f64 + time.0.rem_euclid(1_000_000) as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_milliseconds_stay_whole() {
+        assert_eq!(epoch_ms(Timestamp::from_millis(1_760_000_000_050)), 1_760_000_000_050.0);
+        assert_eq!(epoch_ms(Timestamp(-500_000)), -0.5);
+    }
 }
