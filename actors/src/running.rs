@@ -93,7 +93,7 @@ impl Running {
             metrics,
             pulse,
             registry: registry.clone(),
-            opened: opened.clone(),
+            opened,
         });
         Ok(Running { node, broker, tap, registry, opened, root, ended })
     }

@@ -18,6 +18,7 @@ use millpond_env::{
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Mutex<BTreeMap<String, Arc<Mutex<Vec<u8>>>>>>);
 
+#[expect(clippy::disallowed_methods, reason = "the world of tests is the real one")]
 pub fn env(memory: &Memory) -> Env {
     let world = Arc::new(World { memory: memory.clone(), runtime: tokio::runtime::Handle::current() });
     Env {

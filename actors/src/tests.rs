@@ -107,6 +107,7 @@ async fn panes(node: &Running, window: &str) -> Vec<Json> {
 }
 
 /// Waits until `f` holds, without a clock of its own.
+#[expect(clippy::disallowed_methods, reason = "the world of tests is the real one")]
 async fn until(what: &str, mut f: impl AsyncFnMut() -> bool) {
     for _ in 0..2000 {
         if f().await {
