@@ -84,17 +84,8 @@ impl Running {
         let (refs_tx, refs) = oneshot::channel();
         let _ = root.cast(RootMsg::Refs(refs_tx));
         let refs = refs.await.map_err(|_| StartError::Tree("the root supervisor has gone".into()))?;
-        let node = Arc::new(Api {
-            env,
-            settings,
-            reader,
-            front,
-            refs,
-            metrics,
-            pulse,
-            registry: registry.clone(),
-            opened,
-        });
+        let node =
+            Arc::new(Api { env, settings, reader, front, refs, metrics, pulse, registry: registry.clone(), opened });
         Ok(Running { node, broker, tap, registry, opened, root, ended })
     }
 
