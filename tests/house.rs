@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 
 use serde_json::Value;
 
+use crate::support::sources;
+
 /// Which crates of ours a crate may depend on.
 const ARROWS: [(&str, &[&str]); 7] = [
     ("millpond-core", &[]),
@@ -100,7 +102,7 @@ fn core_and_store_can_name_no_runtime_network_or_clock() {
         }
     }
     for root in ["actors/core/src", "actors/store/src"] {
-        each_source(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root), &mut |path, text| {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root), &mut |path, text| {
             if path.ends_with("tests.rs") || path.ends_with("testing.rs") {
                 return;
             }
@@ -114,19 +116,8 @@ fn core_and_store_can_name_no_runtime_network_or_clock() {
 #[test]
 fn no_source_file_has_two_subjects() {
     for root in ["src", "actors", "sim", "tests"] {
-        each_source(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root), &mut |path, text| {
+        sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join(root), &mut |path, text| {
             assert!(text.lines().count() <= 600, "{} has more than 600 lines", path.display());
         });
-    }
-}
-
-fn each_source(folder: &Path, f: &mut impl FnMut(&Path, &str)) {
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
-            each_source(&path, f);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            f(&path, &std::fs::read_to_string(&path).expect("a text"));
-        }
     }
 }

@@ -4,6 +4,7 @@
 mod crash;
 mod disk_full;
 mod house;
+mod metrics;
 mod recorded;
 mod replay;
 mod support;

@@ -159,6 +159,18 @@ pub fn run(command: &mut Command) -> String {
     out
 }
 
+/// Calls `f` with each Rust file below a folder.
+pub fn sources(folder: &Path, f: &mut impl FnMut(&Path, &str)) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            sources(&path, f);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            f(&path, &std::fs::read_to_string(&path).expect("a text"));
+        }
+    }
+}
+
 /// The folder beside the checkout with recorded data, when it is there.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
