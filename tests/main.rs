@@ -1,6 +1,7 @@
 //! The product from outside: the real program, real clients, real files, and the rules of the house.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests stand in the real world")]
 
+mod clients;
 mod crash;
 mod disk_full;
 mod house;
@@ -8,3 +9,4 @@ mod metrics;
 mod recorded;
 mod replay;
 mod support;
+mod webhook;

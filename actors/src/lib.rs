@@ -17,6 +17,7 @@ mod query;
 mod recovery;
 mod root;
 mod running;
+mod schemas;
 mod shapes;
 mod shard;
 mod tree;

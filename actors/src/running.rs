@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use millpond_core::ids::Origin;
+use millpond_core::{ids::Origin, problem::SpecProblem};
 use millpond_env::Env;
 use millpond_gateway::{broker::Broker, port::Node, tap::Tap};
-use millpond_store::{OpenDevice, OpenError, Opened, Options, Reader, Store, Table};
+use millpond_store::{Commit, CommitError, OpenDevice, OpenError, Opened, Options, ReadError, Reader, Store, Table};
 use prometheus::Registry;
 use ractor::{Actor, ActorRef};
 use rand::RngExt;
@@ -20,6 +20,7 @@ use crate::{
     health::Pulse,
     metrics::Metrics,
     root::{self, Root, RootMsg},
+    schemas,
     settings::Settings,
 };
 
@@ -41,6 +42,9 @@ pub struct Running {
 pub enum StartError {
     #[error("the store could not be opened")]
     Store(#[from] OpenError),
+    /// A schema was changed in a way that its devices' data may not survive. Nothing was changed.
+    #[error("schemas were changed in ways that are not compatible: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Schemas(Vec<SpecProblem>),
     #[error("the node could not be started: {0}")]
     Tree(String),
     #[error("the metrics could not be set up")]
@@ -60,8 +64,9 @@ impl Running {
         registry: Registry,
     ) -> Result<Running, StartError> {
         let settings = Arc::new(settings);
-        let (store, opened) = open_store(&env, &settings).await?;
+        let (mut store, opened) = open_store(&env, &settings).await?;
         let reader = store.reader();
+        note_schemas(&env, &mut store, &settings)?;
         load_retained(&reader, &broker);
         let metrics = Metrics::new(&registry)?;
         let front = Arc::new(Front::new(settings.in_flight_bytes));
@@ -120,6 +125,23 @@ async fn open_store(env: &Env, settings: &Settings) -> Result<(Store, Opened), O
     let fresh = Origin(env.rng("origin").random());
     let gone = || OpenError::Device(io::Error::other("the opening was interrupted"));
     env.unblock(move || Store::open(device, options, fresh)).await.unwrap_or_else(|| Err(gone()))
+}
+
+/// Refuses incompatible changes of schemas, and remembers the others.
+fn note_schemas(env: &Env, store: &mut Store, settings: &Settings) -> Result<(), StartError> {
+    let unreadable = |error: ReadError| StartError::Tree(error.to_string());
+    let puts =
+        schemas::changes(&store.reader(), &settings.schemas).map_err(unreadable)?.map_err(StartError::Schemas)?;
+    if puts.is_empty() {
+        return Ok(());
+    }
+    let commit = Commit { puts, now_ms: env.wall().as_millis(), ..Commit::default() };
+    match store.commit(&commit) {
+        Ok(_) => Ok(()),
+        // Nothing is lost: the next start remembers them.
+        Err(CommitError::Full { .. }) => Ok(()),
+        Err(error) => Err(StartError::Tree(error.to_string())),
+    }
 }
 
 fn load_retained(reader: &Reader, broker: &Broker) {

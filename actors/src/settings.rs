@@ -114,13 +114,13 @@ pub struct ClassRetention {
 pub struct CheckpointSettings {
     /// Default: 1m.
     pub every: Span,
-    /// Bytes of events after which a checkpoint is made earlier. Default: 67108864 (64 MiB).
+    /// Bytes of events after which a checkpoint is made earlier. Default: 16777216 (16 MiB).
     pub after_bytes: u64,
 }
 
 impl Default for CheckpointSettings {
     fn default() -> CheckpointSettings {
-        CheckpointSettings { every: Span::from_secs(60), after_bytes: 64 << 20 }
+        CheckpointSettings { every: Span::from_secs(60), after_bytes: 16 << 20 }
     }
 }
 

@@ -213,3 +213,20 @@ async fn dead_letters_are_replayed_when_they_pass() {
     assert_eq!(node.node.dead_letters(None, None, None, 10).await.expect("dead letters").len(), 1, "it stays");
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_schema_may_only_change_in_ways_that_its_devices_survive() {
+    let memory = Memory::default();
+    let with = |version: u32, of_type: &str| {
+        let text =
+            format!(r#"{{ "name": "s", "version": {version}, "metrics": {{ "v": {{ "type": "{of_type}" }} }} }}"#);
+        Settings { schemas: vec![serde_json::from_str(&text).expect("a schema")], ..settings(1) }
+    };
+    let start = async |settings: Settings| {
+        let (broker, tap) = (Arc::new(Broker::new()), Arc::new(Tap::new()));
+        Running::start(testing::env(&memory), settings, broker, tap, Registry::new()).await
+    };
+    start(with(1, "f64")).await.expect("the first version").stop().await;
+    assert!(matches!(start(with(2, "text")).await, Err(crate::StartError::Schemas(_))), "a type must stay");
+    start(with(1, "f64")).await.expect("the old version still runs").stop().await;
+}

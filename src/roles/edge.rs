@@ -156,6 +156,12 @@ fn told(error: StartError) -> anyhow::Error {
     let told = Told::new("the node could not be started");
     match error {
         StartError::Store(cause) => store_told("the node could not open its journal", cause),
+        StartError::Schemas(_) => told
+            .code("MP0310")
+            .failure(Failure::BadConfig)
+            .hint("raise the schema's version and only add optional metrics or widen ranges, or give it a new name")
+            .because(error)
+            .into(),
         other => told.code("MP0502").because(other).into(),
     }
 }

@@ -42,6 +42,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("MP0307", include_str!("../../../docs/errors/MP0307.md")),
     ("MP0308", include_str!("../../../docs/errors/MP0308.md")),
     ("MP0309", include_str!("../../../docs/errors/MP0309.md")),
+    ("MP0310", include_str!("../../../docs/errors/MP0310.md")),
     ("MP0401", include_str!("../../../docs/errors/MP0401.md")),
     ("MP0402", include_str!("../../../docs/errors/MP0402.md")),
     ("MP0403", include_str!("../../../docs/errors/MP0403.md")),
