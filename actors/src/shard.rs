@@ -155,6 +155,7 @@ impl Actor for Shard {
             }
             ShardMsg::Flush => {
                 state.flush_sent = false;
+                // While the journal is busy gathering goes on: large units cost less than early ones gain.
                 if state.in_flight.is_empty() {
                     state.flush();
                 }

@@ -288,6 +288,19 @@ impl Batch {
         self.times.len()
     }
 
+    /// Makes room for so many rows more, text and bytes apart.
+    pub fn reserve(&mut self, rows: usize) {
+        self.times.reserve(rows);
+        for column in &mut self.columns {
+            match &mut column.values {
+                ColumnValues::F64(v) => v.reserve(rows),
+                ColumnValues::I64(v) => v.reserve(rows),
+                ColumnValues::Bool(v) => v.reserve(rows),
+                ColumnValues::Text(v) | ColumnValues::Bytes(v) => v.ends.reserve(rows),
+            }
+        }
+    }
+
     pub fn runs(&self) -> &[Run] {
         &self.runs
     }

@@ -25,8 +25,8 @@ use millpond_env::Mono;
 const COMMIT_BYTES_MAX: usize = 16 << 20;
 /// A queue of this size does not wait for more.
 const LINGER_BYTES_MAX: usize = 16 << 10;
-/// Rates above this, in units per second, are not a trickle.
-const TRICKLE_UNITS_PER_S: f64 = 1_000.0;
+/// Rates above this are not a trickle. Bytes, not units: a busy shard sends few units, and each holds many events.
+const TRICKLE_BYTES_PER_S: f64 = 128.0 * 1024.0;
 const PROBE_EVERY: Span = Span::from_secs(1);
 
 /// What the queue needs to know of a unit.
@@ -58,7 +58,7 @@ pub struct Group<U> {
     committing: bool,
     last_done: Mono,
     last_push: Mono,
-    units_per_s: f64,
+    bytes_per_s: f64,
     room: Room,
     may_give_way: bool,
 }
@@ -72,7 +72,7 @@ impl<U: Weighed> Group<U> {
             committing: false,
             last_done: Mono(0),
             last_push: Mono(0),
-            units_per_s: 0.0,
+            bytes_per_s: 0.0,
             room: Room::Enough,
             may_give_way,
         }
@@ -98,7 +98,7 @@ impl<U: Weighed> Group<U> {
         }
         let gap_s = now.since(self.last_push).as_secs_f64().max(1e-6);
         let weight = (gap_s / 0.1).min(1.0);
-        self.units_per_s += (1.0 / gap_s - self.units_per_s) * weight;
+        self.bytes_per_s += (unit.bytes() as f64 / gap_s - self.bytes_per_s) * weight;
         self.last_push = now;
         self.queued_bytes += unit.bytes();
         self.queue.push_back(unit);
@@ -110,7 +110,7 @@ impl<U: Weighed> Group<U> {
             return Next::Nothing;
         }
         let due = self.last_done.after(self.linger);
-        if self.queued_bytes < LINGER_BYTES_MAX && self.units_per_s < TRICKLE_UNITS_PER_S && now < due {
+        if self.queued_bytes < LINGER_BYTES_MAX && self.bytes_per_s < TRICKLE_BYTES_PER_S && now < due {
             return Next::WaitUntil(due);
         }
         self.commit_now()

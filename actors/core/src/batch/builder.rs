@@ -22,10 +22,15 @@ pub struct BatchBuilder {
     last: usize,
     /// The shape of the last row, also when its batch has left.
     track: Option<Arc<Shape>>,
+    /// Rows of the last batch with the track's shape: the next one will have about as many.
+    rows: usize,
     row: Row,
     /// Rows of each open batch when [`mark`](BatchBuilder::mark) was called.
     marked: Vec<usize>,
 }
+
+/// Room that a batch gets in advance at most.
+const ROWS_RESERVED_MAX: usize = 256;
 
 #[derive(Debug, Default)]
 struct Row {
@@ -156,6 +161,7 @@ impl BatchBuilder {
     pub fn finish(&mut self) -> Vec<Batch> {
         self.last = 0;
         self.marked.clear();
+        self.rows = self.open.iter().map(Batch::rows).max().unwrap_or(0).min(ROWS_RESERVED_MAX);
         std::mem::take(&mut self.open)
     }
 
@@ -169,7 +175,9 @@ impl BatchBuilder {
             if let Some(at) = self.open.iter().position(|batch| Arc::ptr_eq(&batch.shape, track)) {
                 return at;
             }
-            self.open.push(Batch::empty(track.clone()));
+            let mut batch = Batch::empty(track.clone());
+            batch.reserve(self.rows);
+            self.open.push(batch);
             return self.open.len() - 1;
         }
         self.leave_track();
