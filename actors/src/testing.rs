@@ -11,7 +11,8 @@ use std::{
 use async_trait::async_trait;
 use millpond_core::time::Timestamp;
 use millpond_env::{
-    BlockDevice, Blocking, Clock, Disk, DiskSpace, Entropy, Env, Listener, Mono, Net, Spawner, Stream, Trace, Worker,
+    BlockDevice, Blocking, Clock, Datagrams, Disk, DiskSpace, Entropy, Env, Listener, Mono, Net, Spawner, Stream,
+    Trace, Worker,
 };
 
 /// Files that outlive the nodes that write them.
@@ -58,6 +59,10 @@ impl Clock for World {
 #[async_trait]
 impl Net for World {
     async fn listen(&self, _: std::net::SocketAddr) -> io::Result<Box<dyn Listener>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    async fn bind(&self, _: std::net::SocketAddr) -> io::Result<Arc<dyn Datagrams>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 

@@ -1,3 +1,4 @@
-//! Simulated worlds: fleets of machines that behave like machines.
+//! Another world for the same nodes: simulated devices, time, network and disks.
 
 pub mod fleet;
+pub mod world;

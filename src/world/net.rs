@@ -1,11 +1,19 @@
-//! TCP of the operating system.
+//! TCP and UDP of the operating system.
 #![expect(clippy::disallowed_methods, reason = "these are the sockets behind Env")]
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use async_trait::async_trait;
-use millpond_env::{Listener, Net, Stream};
-use tokio::net::{TcpListener, TcpStream};
+use millpond_env::{Datagrams, Listener, Net, Stream};
+use tokio::{
+    io::ReadBuf,
+    net::{TcpListener, TcpStream, UdpSocket},
+};
 
 /// Streams send small writes at once (`TCP_NODELAY`): our callers write whole frames.
 #[derive(Debug)]
@@ -17,6 +25,12 @@ impl Net for Tcp {
         let listener = TcpListener::bind(addr).await?;
         let local = listener.local_addr()?;
         Ok(Box::new(Bound { listener, local }))
+    }
+
+    async fn bind(&self, addr: SocketAddr) -> io::Result<Arc<dyn Datagrams>> {
+        let socket = UdpSocket::bind(addr).await?;
+        let local = socket.local_addr()?;
+        Ok(Arc::new(Udp { socket, local }))
     }
 
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>> {
@@ -38,6 +52,27 @@ impl Listener for Bound {
         let (stream, peer) = self.listener.accept().await?;
         stream.set_nodelay(true)?;
         Ok((Box::new(stream), peer))
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+#[derive(Debug)]
+struct Udp {
+    socket: UdpSocket,
+    local: SocketAddr,
+}
+
+impl Datagrams for Udp {
+    fn poll_send(&self, cx: &mut Context<'_>, to: SocketAddr, datagram: &[u8]) -> Poll<io::Result<()>> {
+        self.socket.poll_send_to(cx, datagram, to).map_ok(|_| ())
+    }
+
+    fn poll_receive(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>> {
+        let mut room = ReadBuf::new(into);
+        self.socket.poll_recv_from(cx, &mut room).map_ok(|from| (room.filled().len(), from))
     }
 
     fn local_addr(&self) -> SocketAddr {

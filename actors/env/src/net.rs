@@ -1,6 +1,12 @@
-//! Byte streams between programs.
+//! Byte streams and datagrams between programs.
 
-use std::{fmt::Debug, io, net::SocketAddr};
+use std::{
+    fmt::Debug,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,10 +24,25 @@ pub trait Listener: Debug + Send + 'static {
     fn local_addr(&self) -> SocketAddr;
 }
 
+/// A socket for datagrams, as UDP gives it: each arrives whole, or not at all, or twice, or after its successors. Any number of tasks
+/// may send; one receives.
+pub trait Datagrams: Debug + Send + Sync + 'static {
+    /// Sends one datagram, or says that the socket has no room for it now.
+    fn poll_send(&self, cx: &mut Context<'_>, to: SocketAddr, datagram: &[u8]) -> Poll<io::Result<()>>;
+
+    /// The next datagram, its length and its sender. What does not fit into `into` is cut off.
+    fn poll_receive(&self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<(usize, SocketAddr)>>;
+
+    fn local_addr(&self) -> SocketAddr;
+}
+
 #[async_trait]
 pub trait Net: Debug + Send + Sync + 'static {
     /// Port 0 takes any free port; [`Listener::local_addr`] tells which.
     async fn listen(&self, addr: SocketAddr) -> io::Result<Box<dyn Listener>>;
+
+    /// A socket for datagrams; port 0 takes any free port.
+    async fn bind(&self, addr: SocketAddr) -> io::Result<Arc<dyn Datagrams>>;
 
     /// Connects to `host:port`; the name is resolved by the world.
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>>;

@@ -33,6 +33,12 @@ pub trait Trace: Debug + Send + Sync + 'static {
     fn yields(&self) -> bool {
         false
     }
+
+    /// A device whose data is to make `place` (`gate` or `windows` of a shard) panic. Asked once when a shard starts; a simulation
+    /// names one to see what becomes of the others.
+    fn trips(&self, _place: &'static str) -> Option<String> {
+        None
+    }
 }
 
 impl Env {

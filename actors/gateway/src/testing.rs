@@ -13,7 +13,8 @@ use std::{
 use async_trait::async_trait;
 use millpond_core::time::Timestamp;
 use millpond_env::{
-    BlockDevice, Blocking, Clock, Disk, DiskSpace, Entropy, Env, Listener, Mono, Net, Spawner, Stream, Trace, Worker,
+    BlockDevice, Blocking, Clock, Datagrams, Disk, DiskSpace, Entropy, Env, Listener, Mono, Net, Spawner, Stream,
+    Trace, Worker,
 };
 
 /// Must be called on a tokio runtime with time and network.
@@ -54,6 +55,10 @@ impl Clock for World {
 impl Net for World {
     async fn listen(&self, addr: SocketAddr) -> io::Result<Box<dyn Listener>> {
         Ok(Box::new(Bound(tokio::net::TcpListener::bind(addr).await?)))
+    }
+
+    async fn bind(&self, _: std::net::SocketAddr) -> io::Result<Arc<dyn Datagrams>> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>> {
