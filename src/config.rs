@@ -8,14 +8,13 @@ mod meaning;
 mod problem;
 mod reference;
 mod schema;
-mod settings;
 mod tree;
 
 use std::path::Path;
 
+pub use millpond_actors::config::{Config, LogFormat, LogSettings};
 pub use problem::{Problem, Problems};
 pub use reference::{json_schema, reference_page};
-pub use settings::{Config, LogFormat, LogSettings};
 
 use millpond_env::Env;
 

@@ -145,7 +145,7 @@ async fn show(env: &Env, options: &Options, node: &mut ChildNode, status: &Share
 async fn settled(
     env: &Env,
     node: &ChildNode,
-    client: &crate::client::http::HttpClient,
+    client: &millpond_gateway::client::http::HttpClient,
     status: &Shared,
     before: u64,
 ) -> anyhow::Result<u64> {

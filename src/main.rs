@@ -2,7 +2,6 @@
 
 mod bench;
 mod cli;
-mod client;
 mod commands;
 mod config;
 mod demo;

@@ -1,6 +1,8 @@
 //! How a node acts: the actors of the data plane, the journal's thread, and their supervision. Decisions are made by plain structs in
 //! `millpond-core`; an actor here owns one, carries input in and effects out.
 
+pub mod config;
+pub mod edge;
 pub mod settings;
 
 mod alert;

@@ -16,10 +16,9 @@ use super::{
     plan::Plan,
     supply::{Lane, Supply},
 };
-use crate::{
-    client::mqtt::{Connection, Options},
-    world::World,
-};
+use millpond_gateway::client::mqtt::{Connection, Options};
+
+use crate::world::World;
 
 /// How often the user hears something.
 const PROGRESS: Span = Span::from_secs(2);

@@ -13,7 +13,9 @@ use millpond_core::time::Span;
 use millpond_env::Env;
 use tokio::sync::mpsc;
 
-use crate::{client::http::HttpClient, world::os};
+use millpond_gateway::client::http::HttpClient;
+
+use crate::world::os;
 
 const START_TIMEOUT: Span = Span::from_secs(60);
 const STOP_TIMEOUT: Span = Span::from_secs(30);

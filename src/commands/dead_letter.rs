@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
+use millpond_gateway::client::http::query_string;
 use serde_json::json;
 
 use crate::{
-    client::http::query_string,
     commands::{
         out,
         remote::Remote,

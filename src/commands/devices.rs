@@ -1,9 +1,9 @@
 //! `millpond devices`.
 
+use millpond_gateway::client::http::{escape, query_string};
 use std::process::ExitCode;
 
 use crate::{
-    client::http::{escape, query_string},
     commands::{
         out,
         remote::Remote,

@@ -66,7 +66,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             tracing::info!(signal, "closing the doors");
             None
         }
-        why = edge.running.ended() => Some(why),
+        why = edge.ended() => Some(why),
     };
     tokio::select! {
         biased;

@@ -3,16 +3,14 @@
 use std::path::PathBuf;
 
 use hyper::StatusCode;
+use millpond_actors::edge::admin;
+use millpond_gateway::client::http::{HttpClient, HttpError};
 use serde_json::Value;
 
 use crate::{
-    client::http::{HttpClient, HttpError},
     exit::{Failure, Told},
     world::{World, os},
 };
-
-/// Name of the file in the data directory with the token of the administrator.
-pub const ADMIN_TOKEN_FILE: &str = "admin.token";
 
 /// Which node is asked, and by whom.
 #[derive(Debug, clap::Args)]
@@ -36,7 +34,7 @@ pub struct Remote {
 impl Remote {
     pub fn client(&self) -> anyhow::Result<HttpClient> {
         let from_file = || {
-            let bytes = os::read(&self.data.join(ADMIN_TOKEN_FILE)).ok()?;
+            let bytes = os::read(&self.data.join(admin::TOKEN_FILE)).ok()?;
             Some(String::from_utf8_lossy(&bytes).trim().to_owned())
         };
         let token = self.token.clone().or_else(|| os::var("MILLPOND_TOKEN")).or_else(from_file);

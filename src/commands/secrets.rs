@@ -5,7 +5,6 @@ use std::{
     process::ExitCode,
 };
 
-use millpond_env::Env;
 use millpond_gateway::auth;
 use rand::Rng;
 
@@ -63,16 +62,9 @@ pub async fn token(args: Token) -> anyhow::Result<ExitCode> {
     if !["device", "operator", "admin"].contains(&role.as_str()) {
         return Err(Told::new(format!("there is no role `{role}`")).hint("device, operator or admin").into());
     }
-    let token = new_token(&World::client());
+    let token = auth::new_token(&World::client());
     eprintln!("[[auth.users]]\nname = {name:?}\ntoken_hash = \"{}\"\nrole = \"{role}\"\n", auth::hash_token(&token));
     eprintln!("Put the lines above into the configuration, and the token below into the device; it is shown only now.");
     out(token + "\n")?;
     Ok(exit::OK)
-}
-
-/// 256 random bits in hexadecimal.
-pub fn new_token(env: &Env) -> String {
-    let mut bits = [0; 32];
-    env.rng("token").fill_bytes(&mut bits);
-    bits.iter().map(|byte| format!("{byte:02x}")).collect()
 }

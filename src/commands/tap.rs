@@ -1,9 +1,9 @@
 //! `millpond tap`.
 
+use millpond_gateway::client::http::query_string;
 use std::process::ExitCode;
 
 use crate::{
-    client::http::query_string,
     commands::{out, remote::Remote},
     exit,
 };

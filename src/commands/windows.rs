@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
+use millpond_gateway::client::http::{escape, query_string};
 use serde_json::Value;
 
 use crate::{
-    client::http::{escape, query_string},
     commands::{
         out,
         remote::Remote,

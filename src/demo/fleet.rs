@@ -9,7 +9,7 @@ use millpond_sim::fleet::{FaultKind, Fleet, FleetSpec, PlannedFault, Reading};
 use tokio::sync::watch as flag;
 
 use super::{Options, Shared, config};
-use crate::client::mqtt::{self, Connection, MqttError};
+use millpond_gateway::client::mqtt::{self, Connection, MqttError};
 
 /// Publishes in flight.
 const IN_FLIGHT: u16 = 4096;

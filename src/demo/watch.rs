@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::watch as flag;
 
 use super::{Shared, config, status::Journal};
-use crate::client::{
+use millpond_gateway::client::{
     http::{HttpClient, HttpError},
     mqtt::{self, Connection},
 };

@@ -1,17 +1,9 @@
-//! An edge node: the actors of the data plane behind the doors for devices and people.
-//!
-//! The order is what the promises need: the state is recovered before a door opens, doors close before the journal does its last commit.
+//! An edge node in the real world, and what an operator is told when it does not start.
 
-mod admin;
+use std::{ops::Deref, path::PathBuf};
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
-
-use millpond_actors::{Running, StartError};
-use millpond_env::{Env, Listener};
-use millpond_gateway::{auth::Auth, broker::Broker, http, mqtt, tap::Tap};
+use millpond_actors::{StartError, edge};
 use millpond_store::OpenError;
-use prometheus::Registry;
-use tokio::sync::{oneshot, watch};
 
 use crate::{
     config::Config,
@@ -21,11 +13,8 @@ use crate::{
 
 /// A node with open doors.
 pub struct Edge {
-    pub running: Running,
-    pub mqtt: SocketAddr,
-    pub http: SocketAddr,
-    pub data: PathBuf,
-    doors: Doors,
+    edge: edge::Edge,
+    data: PathBuf,
 }
 
 impl Edge {
@@ -41,26 +30,8 @@ impl Edge {
                 .hint("check its path and permissions, or choose another with --set node.data=DIR")
                 .because(error)
         })?;
-        let admin = admin::token(&env, config)?;
-        let users = admin.iter().map(|token| admin::user(token)).collect();
-        // The users of the file were checked with the configuration.
-        let auth = Auth::new(&env, &config.auth, users).map_err(|problems| {
-            let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Told::new(format!("the users cannot be set up: {}", all.join("; ")))
-                .code("MP0306")
-                .failure(Failure::BadConfig)
-        })?;
-        let (broker, tap, registry) = (Arc::new(Broker::new()), Arc::new(Tap::new()), Registry::new());
-        broker.register(&registry)?;
-        let settings = config.settings(os::cores());
-        let running = Running::start(env.clone(), settings, broker, tap, registry).await.map_err(told)?;
-        match Doors::open(&env, config, &running, Arc::new(auth)).await {
-            Ok((doors, mqtt, http)) => Ok(Edge { running, mqtt, http, data, doors }),
-            Err(error) => {
-                running.stop().await;
-                Err(error)
-            }
-        }
+        let edge = edge::Edge::open(env, config, os::cores()).await.map_err(|error| told(error, config))?;
+        Ok(Edge { edge, data })
     }
 
     /// The line that says that all doors are open.
@@ -68,91 +39,50 @@ impl Edge {
         format!("ready node={name} mqtt={} http={} data={}", self.mqtt, self.http, self.data.display())
     }
 
+    /// Resolves, with the reason, when the node has ended by itself.
+    pub async fn ended(&mut self) -> String {
+        self.edge.running.ended().await
+    }
+
     /// Closes the doors, commits what is under way, saves the state.
     pub async fn close(self) {
-        self.doors.close().await;
-        self.running.stop().await;
+        self.edge.close().await;
     }
 }
 
-/// What listens.
-struct Doors {
-    stop: watch::Sender<bool>,
-    closed: Vec<oneshot::Receiver<()>>,
-}
+impl Deref for Edge {
+    type Target = edge::Edge;
 
-impl Doors {
-    async fn open(
-        env: &Env,
-        config: &Config,
-        running: &Running,
-        auth: Arc<Auth>,
-    ) -> anyhow::Result<(Doors, SocketAddr, SocketAddr)> {
-        let mqtt = listen(env, "mqtt", config.mqtt.listen).await?;
-        let http = listen(env, "http", config.http.listen).await?;
-        let addresses = (mqtt.local_addr(), http.local_addr());
-        let (stop, stopped) = watch::channel(false);
-        let mut doors = Doors { stop, closed: Vec::new() };
-        doors.serve(
-            env,
-            mqtt::serve(
-                env.clone(),
-                mqtt,
-                running.node.clone(),
-                running.broker.clone(),
-                auth.clone(),
-                config.mqtt.clone(),
-                mqtt::MqttMetrics::new(&running.registry)?,
-                stopped.clone(),
-            ),
-        );
-        doors.serve(
-            env,
-            http::serve(
-                env.clone(),
-                http,
-                running.node.clone(),
-                auth,
-                running.tap.clone(),
-                config.http.clone(),
-                http::HttpMetrics::new(&running.registry)?,
-                stopped,
-            ),
-        );
-        Ok((doors, addresses.0, addresses.1))
+    fn deref(&self) -> &edge::Edge {
+        &self.edge
     }
-
-    fn serve(&mut self, env: &Env, door: impl Future<Output = ()> + Send + 'static) {
-        let (ended, closed) = oneshot::channel();
-        self.closed.push(closed);
-        env.spawn(async move {
-            door.await;
-            let _ = ended.send(());
-        });
-    }
-
-    /// Each door gives what it has begun a few seconds to end.
-    async fn close(self) {
-        self.stop.send_replace(true);
-        for closed in self.closed {
-            let _ = closed.await;
-        }
-    }
-}
-
-async fn listen(env: &Env, door: &str, address: SocketAddr) -> anyhow::Result<Box<dyn Listener>> {
-    env.net.listen(address).await.map_err(|error| {
-        Told::new(format!("cannot listen on {address} for {door}"))
-            .code("MP0501")
-            .failure(Failure::Unavailable)
-            .hint(format!("choose another address: --set {door}.listen=127.0.0.1:0 takes any free port"))
-            .because(error)
-            .into()
-    })
 }
 
 /// What a failed start means to whoever runs the node.
-fn told(error: StartError) -> anyhow::Error {
+fn told(error: edge::OpenError, config: &Config) -> anyhow::Error {
+    let text = error.to_string();
+    match error {
+        edge::OpenError::AdminToken(cause) => {
+            let file = config.node.data.join(edge::admin::TOKEN_FILE);
+            Told::new(format!("cannot keep the administrator's token in {}", file.display()))
+                .code("MP0405")
+                .because(cause)
+                .into()
+        }
+        // The users of the file were checked with the configuration.
+        edge::OpenError::Users(_) => Told::new(text).code("MP0306").failure(Failure::BadConfig).into(),
+        edge::OpenError::Listen { door, source, .. } => Told::new(text)
+            .code("MP0501")
+            .failure(Failure::Unavailable)
+            .hint(format!("choose another address: --set {door}.listen=127.0.0.1:0 takes any free port"))
+            .because(source)
+            .into(),
+        edge::OpenError::Metrics(cause) => Told::new(text).code("MP0502").because(cause).into(),
+        edge::OpenError::Start(cause) => not_started(cause),
+    }
+}
+
+fn not_started(error: StartError) -> anyhow::Error {
     let told = Told::new("the node could not be started");
     match error {
         StartError::Store(cause) => store_told("the node could not open its journal", cause),

@@ -27,7 +27,7 @@ use millpond_core::{limits, problem::SpecProblem, time::Span};
 use millpond_env::Env;
 use tokio::sync::Semaphore;
 
-pub use password::{HashError, hash_password, hash_token};
+pub use password::{HashError, hash_password, hash_token, new_token};
 use password::{Remembered, Verifier};
 pub use settings::{AuthSettings, Role, UserSettings};
 use topics::Grants;

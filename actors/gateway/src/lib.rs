@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod broker;
+pub mod client;
 pub mod http;
 pub mod mqtt;
 pub mod payload;

@@ -7,6 +7,7 @@ use std::{
 
 use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version, password_hash::phc::PasswordHash};
 use millpond_core::limits;
+use millpond_env::Env;
 
 /// Memory that a configured hash may ask for at each check, in KiB.
 const MEMORY_KIB_MAX: u32 = 256 << 10;
@@ -107,4 +108,8 @@ impl Remembered {
             self.known.remove(&oldest);
         }
     }
+}
+/// A token to log in with: 256 random bits in hexadecimal.
+pub fn new_token(env: &Env) -> String {
+    env.entropy.seed("token").iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -207,7 +207,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
-    use crate::world::World;
+    use crate::testing;
 
     /// Serves one connection: reads a request's head, sends `answer`, and gives the head back.
     async fn serve(mut listener: Box<dyn Listener>, answer: &'static str) -> String {
@@ -222,7 +222,7 @@ mod tests {
     }
 
     async fn client(token: Option<&str>) -> (Box<dyn Listener>, HttpClient) {
-        let env = World::client();
+        let env = testing::env();
         let listener = env.net.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
         let url = format!("http://{}", listener.local_addr());
         let client = HttpClient::new(env, &url, token).unwrap();

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use millpond_actors::settings::{CheckpointSettings, RetentionSettings, Settings, StoreSettings, WebhookSettings};
 use millpond_core::{
     admission::Policy,
     alert::AlertSettings,
@@ -13,6 +12,8 @@ use millpond_core::{
 use millpond_gateway::{auth::AuthSettings, http::HttpSettings, mqtt::MqttSettings};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::settings::{CheckpointSettings, RetentionSettings, Settings, StoreSettings, WebhookSettings};
 
 /// The whole file. Every section may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

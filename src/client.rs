@@ -1,4 +1,0 @@
-//! Clients of a node, for commands.
-
-pub mod http;
-pub mod mqtt;
