@@ -16,6 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::{
     ids::Seq,
+    planted::{self, Bug},
     record::{Class, Hlc},
     time::Span,
 };
@@ -454,6 +455,14 @@ impl State {
             .map(|(name, part)| Put { table: Table::Checkpoints, key: part_key(&name), value: Some(part) })
             .collect();
         let row = millpond_core::record::encode(&row);
+        if planted::is(Bug::CursorOutsideTransaction) {
+            let put = Put { table: Table::Checkpoints, key: CHECKPOINT_ROW.to_vec(), value: Some(row.clone().into()) };
+            let commit = Commit { puts: vec![put], now_ms: self.env.wall().as_millis(), ..Commit::default() };
+            let store = self.store.clone();
+            self.worker.run(Box::new(move || {
+                let _ = store.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).commit(&commit);
+            }));
+        }
         puts.push(Put { table: Table::Checkpoints, key: CHECKPOINT_ROW.to_vec(), value: Some(row.into()) });
         // The unit goes to the end of the queue: all that the parts rely on is committed with it or before it.
         let work = Work { puts, ..Work::default() };

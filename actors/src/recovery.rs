@@ -15,6 +15,7 @@ use millpond_core::{
     batch::Batch,
     block,
     ids::Seq,
+    planted::{self, Bug},
     problem::SpecProblem,
     record::{self, Class, Hlc, RecordKind},
     rule::Signal,
@@ -29,7 +30,7 @@ use crate::{
     journal::{CHECKPOINT_ROW, CheckpointRow, part_key},
     plane::{shard_part, window_part},
     settings::Settings,
-    shard::core::{Outputs, ShardCore},
+    shard::core::{Outputs, ShardCore, Trips},
     window::WindowCore,
 };
 
@@ -69,10 +70,10 @@ pub fn poison_put(seq: Seq) -> Put {
 
 /// # Errors
 /// See [`RecoveryError`]; the store is only read.
-pub fn recover(settings: &Settings, reader: &Reader) -> Result<Recovered, RecoveryError> {
-    let (mut recovered, cursor) = match from_checkpoint(settings, reader)? {
+pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Recovered, RecoveryError> {
+    let (mut recovered, cursor) = match from_checkpoint(settings, reader, trips)? {
         Some(found) => found,
-        None => (fresh(settings, reader)?, Seq(0)),
+        None => (fresh(settings, reader, trips)?, Seq(0)),
     };
     let poison = poison(reader)?;
     let (mut journaled, mut late): (Vec<Pane>, Vec<LateEvent>) = (Vec::new(), Vec::new());
@@ -114,8 +115,8 @@ pub fn recover(settings: &Settings, reader: &Reader) -> Result<Recovered, Recove
     Ok(recovered)
 }
 
-fn fresh(settings: &Settings, reader: &Reader) -> Result<Recovered, RecoveryError> {
-    let shards = (0..settings.shards).map(|_| ShardCore::new(settings));
+fn fresh(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Recovered, RecoveryError> {
+    let shards = (0..settings.shards).map(|_| ShardCore::new(settings, trips));
     let windows = (0..settings.windows.len()).map(|index| WindowCore::new(settings, index));
     let mut alerts = Alerts::new(&settings.rules, settings.alerts.clone());
     alerts.load(load_alerts(reader)?);
@@ -132,7 +133,11 @@ fn fresh(settings: &Settings, reader: &Reader) -> Result<Recovered, RecoveryErro
 }
 
 /// The saved state and the cursor it is valid at; `None` when there is none that fits, and all of the journal is to be replayed.
-fn from_checkpoint(settings: &Settings, reader: &Reader) -> Result<Option<(Recovered, Seq)>, RecoveryError> {
+fn from_checkpoint(
+    settings: &Settings,
+    reader: &Reader,
+    trips: &Trips,
+) -> Result<Option<(Recovered, Seq)>, RecoveryError> {
     let Some(row) = reader.get(Table::Checkpoints, CHECKPOINT_ROW)? else { return Ok(None) };
     let Ok(row) = record::decode::<CheckpointRow>(&row) else {
         tracing::warn!("the checkpoint cannot be read; the whole journal is replayed");
@@ -146,9 +151,12 @@ fn from_checkpoint(settings: &Settings, reader: &Reader) -> Result<Option<(Recov
         );
         return Ok(None);
     }
-    let mut recovered = fresh(settings, reader)?;
+    let mut recovered = fresh(settings, reader, trips)?;
     for (index, shard) in recovered.shards.iter_mut().enumerate() {
         let part = reader.get(Table::Checkpoints, &part_key(&shard_part(index)))?.unwrap_or_default();
+        if planted::is(Bug::ForgetCheckpoint) {
+            continue;
+        }
         if let Err(error) = shard.load(&settings.windows, &part) {
             tracing::warn!(index, error, "a shard's checkpoint cannot be used; the whole journal is replayed");
             return Ok(None);

@@ -25,7 +25,7 @@ use crate::{
     plane::Plane,
     recovery::{self, Recovered, RecoveryError},
     settings::Settings,
-    shard::{self, Shard},
+    shard::{self, Shard, core::Trips},
     tree::{Branch, Failures, Strategy, TREE},
     window::{self, Window, WindowMsg},
 };
@@ -291,7 +291,8 @@ impl State {
 async fn recover(args: &Arguments, journal: Option<&ActorRef<JournalMsg>>) -> Result<Recovered, ActorProcessingErr> {
     for _ in 0..POISON_MAX {
         let (settings, reader) = (args.settings.clone(), args.reader.clone());
-        let outcome = args.env.unblock(move || recovery::recover(&settings, &reader)).await;
+        let trips = Trips::of(args.env.trace.as_ref());
+        let outcome = args.env.unblock(move || recovery::recover(&settings, &reader, &trips)).await;
         let seq = match outcome {
             Some(Ok(recovered)) => return Ok(recovered),
             Some(Err(RecoveryError::Poison(seq))) => seq,

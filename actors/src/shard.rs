@@ -30,6 +30,7 @@ use millpond_core::{
     dead_letter::{DeadLetter, PayloadFormat, Reason},
     ids::device_hash,
     limits,
+    planted::{self, Bug},
     record::{self, Class, Hlc, RecordKind},
     time::{Span, Timestamp},
 };
@@ -262,6 +263,9 @@ impl State {
         let records: Vec<Append> = gather.pieces.iter().map(append_of).collect();
         let letters = gather.dead_letters.iter().map(|letter| Bytes::from(record::encode(letter))).collect();
         let work = Work { records, dead_letters: letters, ..Work::default() };
+        if planted::is(Bug::AckBeforeCommit) {
+            gather.tickets.drain(..).for_each(|(ticket, counts)| ticket.stored(counts));
+        }
         let unit = Unit::new(Party::Shard(self.args.index), self.next_no, self.args.generation, Class::Raw, work);
         self.in_flight.push_back(InFlight {
             no: self.next_no,

@@ -126,8 +126,16 @@ impl Blocking for World {
     }
 }
 
+/// Devices whose data makes a shard fail: in its gate, in its windows.
+pub const IN_GATE: &str = "makes-the-gate-fail";
+pub const IN_APPLY: &str = "makes-windows-fail";
+
 impl Trace for World {
     fn event(&self, _: &'static str, _: &[u8]) {}
+
+    fn trips(&self, place: &'static str) -> Option<String> {
+        Some(if place == "gate" { IN_GATE } else { IN_APPLY }.to_owned())
+    }
 }
 
 #[derive(Debug)]

@@ -22,8 +22,7 @@ use tokio::sync::oneshot;
 use crate::{
     Running, Settings,
     settings::{CheckpointSettings, RetentionSettings, StoreSettings},
-    shard::core::trip::{IN_APPLY, IN_GATE},
-    testing::{self, Memory},
+    testing::{self, IN_APPLY, IN_GATE, Memory},
 };
 
 const BASE: Timestamp = Timestamp::from_millis(1_760_000_000_000);

@@ -30,6 +30,7 @@ use crate::{
     batch::{Batch, DeviceRef, Run, UNTIMED},
     dead_letter::Reason,
     limits::DEVICE_NAME_BYTES_MAX,
+    planted::{self, Bug},
     problem::SpecProblem,
     schema::{DeviceTypeSpec, Pattern, SchemaSpec},
     time::{Span, Timestamp},
@@ -348,7 +349,10 @@ impl Gate {
     }
 
     fn check_times(&self, received: Timestamp, batch: &mut Batch, out: &mut Admitted) {
-        let latest = received.saturating_add(self.policy.future_limit);
+        let latest = match planted::is(Bug::FutureStampMovesWatermark) {
+            true => Timestamp::MAX,
+            false => received.saturating_add(self.policy.future_limit),
+        };
         let oldest = self.policy.max_age.map_or(Timestamp::MIN, |age| received.saturating_sub(age));
         let span = |(min, max): (Timestamp, Timestamp), time: &Timestamp| (min.min(*time), max.max(*time));
         let (min, max) = batch.times.iter().fold((Timestamp::MAX, Timestamp::MIN), span);

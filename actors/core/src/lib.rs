@@ -11,6 +11,7 @@ pub mod expr;
 pub mod ids;
 pub mod limits;
 pub mod map;
+pub mod planted;
 pub mod problem;
 pub mod record;
 pub mod replay;

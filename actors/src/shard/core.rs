@@ -12,6 +12,7 @@ use millpond_core::{
     time::Timestamp,
     window::{Delta, Slicer, WindowSpec},
 };
+use millpond_env::Trace;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
@@ -22,6 +23,7 @@ pub struct ShardCore {
     rules: RuleBook,
     mask: Vec<bool>,
     types: Arc<[String]>,
+    trips: Trips,
 }
 
 struct Window {
@@ -46,7 +48,7 @@ struct Saved {
 }
 
 impl ShardCore {
-    pub fn new(settings: &Settings) -> Result<ShardCore, Vec<SpecProblem>> {
+    pub fn new(settings: &Settings, trips: &Trips) -> Result<ShardCore, Vec<SpecProblem>> {
         let types: Arc<[String]> = settings.device_types.iter().map(|spec| spec.name.clone()).collect();
         let window = |spec: &WindowSpec| -> Result<Window, Vec<SpecProblem>> {
             let filter = match &spec.filter {
@@ -68,6 +70,7 @@ impl ShardCore {
             slicers,
             mask: Vec::new(),
             types,
+            trips: trips.clone(),
         })
     }
 
@@ -77,15 +80,13 @@ impl ShardCore {
 
     /// Judges a batch that came in.
     pub fn admit(&mut self, received: Timestamp, batch: &mut Batch, out: &mut Admitted) {
-        #[cfg(test)]
-        trip::over(batch, trip::IN_GATE);
+        trip(&self.trips.gate, batch);
         self.gate.admit(received, batch, out);
     }
 
     /// Takes in a record that is on disk. `devices` has one entry per run.
     pub fn apply(&mut self, batch: &Batch, devices: &[DeviceRef], received: Timestamp, out: &mut Outputs) {
-        #[cfg(test)]
-        trip::over(batch, trip::IN_APPLY);
+        trip(&self.trips.windows, batch);
         for (window, deltas) in self.slicers.iter_mut().zip(&mut out.deltas) {
             let rows = match &window.filter {
                 Some(filter) => {
@@ -160,16 +161,22 @@ pub fn identity(spec: &WindowSpec) -> String {
     format!("{spec:?}")
 }
 
-/// Devices whose data is made to fail, so that tests see what becomes of the others.
-#[cfg(test)]
-pub mod trip {
-    use super::Batch;
+/// Devices whose data is made to fail, so that simulations and tests see what becomes of the others.
+#[derive(Clone, Debug, Default)]
+pub struct Trips {
+    gate: Option<String>,
+    windows: Option<String>,
+}
 
-    pub const IN_GATE: &str = "makes-the-gate-fail";
-    pub const IN_APPLY: &str = "makes-windows-fail";
+impl Trips {
+    pub fn of(trace: &dyn Trace) -> Trips {
+        Trips { gate: trace.trips("gate"), windows: trace.trips("windows") }
+    }
+}
 
-    pub fn over(batch: &Batch, device: &str) {
+fn trip(over: &Option<String>, batch: &Batch) {
+    if let Some(device) = over {
         let found = batch.runs().iter().any(|run| batch.device(run) == device);
-        assert!(!found, "a device that makes its shard fail");
+        assert!(!found, "injected panic: the data of {device} makes its shard fail");
     }
 }

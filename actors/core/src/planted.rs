@@ -1,0 +1,51 @@
+//! Bugs planted on purpose, so that tests see the simulation's checkers find them: a checker that cannot fail is worth nothing.
+//!
+//! Without the feature `planted-bugs`, which only tests ask for, [`is`] is a constant and nothing of them is in the program.
+
+/// What a careless change might have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Bug {
+    /// Acknowledges events when they go to the journal, not when they are on disk.
+    AckBeforeCommit,
+    /// Writes the cursor of a checkpoint in a transaction before that of its parts.
+    CursorOutsideTransaction,
+    /// Starts at the cursor of the checkpoint without the state that was saved there.
+    ForgetCheckpoint,
+    /// Takes every time stamp at its word.
+    FutureStampMovesWatermark,
+    /// Gives up old records without a receipt.
+    DropWithoutRecord,
+}
+
+impl Bug {
+    pub const ALL: [Bug; 5] = [
+        Bug::AckBeforeCommit,
+        Bug::CursorOutsideTransaction,
+        Bug::ForgetCheckpoint,
+        Bug::FutureStampMovesWatermark,
+        Bug::DropWithoutRecord,
+    ];
+}
+
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Bug>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a bug in everything that this thread runs from now on, or takes it away.
+#[cfg(feature = "planted-bugs")]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.set(bug);
+}
+
+/// Whether this bug is planted here.
+#[cfg(feature = "planted-bugs")]
+pub fn is(bug: Bug) -> bool {
+    PLANTED.get() == Some(bug)
+}
+
+/// Never, in a program for users.
+#[cfg(not(feature = "planted-bugs"))]
+pub const fn is(_: Bug) -> bool {
+    false
+}
