@@ -1,0 +1,67 @@
+//! What a run leaves behind for the checkers: the journals as they are on the disks, what the floor saw, and what was done to the site.
+
+use std::collections::BTreeMap;
+
+use millpond_actors::config::Config;
+use millpond_store::Reader;
+
+use crate::{
+    scenario::{Injection, Scenario},
+    witness::Witness,
+    world::{clock::Drifting, core::Instant, disk::DiskStats, net::NetStats, trace::Divergence},
+};
+
+/// Everything known after a run.
+pub struct Evidence {
+    pub scenario: Scenario,
+    pub seed: u64,
+    pub witness: Witness,
+    pub nodes: Vec<NodeEvidence>,
+    /// In the order of time.
+    pub injections: Vec<Injection>,
+    pub net: NetStats,
+    /// When devices stopped measuring, and when the run was over.
+    pub ended: (Instant, Instant),
+    pub divergence: Option<Divergence>,
+}
+
+/// One node, after it was stopped in good order.
+pub struct NodeEvidence {
+    pub name: String,
+    pub config: Config,
+    /// Its journal; `Err`: why it could not be opened at the end.
+    pub journal: Result<Reader, String>,
+    pub disk: DiskStats,
+    pub boots: u32,
+    /// Times at which the wall clock was changed, and by how many ns it was wrong from then on.
+    pub clock_errors: Vec<(Instant, i64)>,
+    /// When its program was up: begin and end. The last stretch ends with the run.
+    pub up: Vec<(Instant, Instant)>,
+    pub samples: Vec<Sample>,
+    /// Why starts of the program failed, with how often.
+    pub failed_starts: BTreeMap<String, u64>,
+}
+
+/// Sizes at a point in time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample {
+    pub at: Instant,
+    pub up: bool,
+    pub disk_used: u64,
+    pub disk_free: u64,
+    /// Bytes in the network towards the node's programs.
+    pub buffered: u64,
+    /// The node's own metrics, by name with labels, as `/metrics` shows them; counters of one boot.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+impl Evidence {
+    pub fn node(&self, name: &str) -> Option<&NodeEvidence> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+}
+
+/// The error of a clock now, for [`NodeEvidence::clock_errors`].
+pub fn clock_error(clock: &Drifting, now: Instant) -> (Instant, i64) {
+    (now, clock.error(now).0)
+}

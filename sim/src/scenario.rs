@@ -1,0 +1,290 @@
+//! Scenarios: a site, its devices, what befalls them, and what must hold all the same. Written in TOML by whoever wants to know.
+
+mod fault;
+mod range;
+mod shipped;
+mod timeline;
+
+use std::path::PathBuf;
+
+use millpond_core::time::Span;
+use serde::{Deserialize, Serialize};
+
+pub use fault::{Fault, Scheduled, When};
+pub use range::Range;
+pub use shipped::{SHIPPED, Shipped, shipped};
+pub use timeline::{Injection, timeline};
+
+use crate::promise::Promise;
+
+/// A rehearsal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Letters, digits and `_`.
+    pub name: String,
+    /// One sentence for `sim list`.
+    pub about: String,
+    /// How long the devices measure and faults happen.
+    pub duration: Span,
+    /// Quiet time after it, in which everything heals and what is under way arrives. Default: 3m.
+    #[serde(default = "default_settle")]
+    pub settle: Span,
+    /// How likely a handler of an actor lets others go first, from 0 to 1. Default: 0.05.
+    #[serde(default = "default_yields")]
+    pub yields: f64,
+    /// How often readiness is asked for and sizes are noted. Default: 30s.
+    #[serde(default = "default_watch")]
+    pub watch: Span,
+    #[serde(rename = "node")]
+    pub nodes: Vec<NodeSpec>,
+    #[serde(rename = "fleet", default)]
+    pub fleets: Vec<FleetSpec>,
+    /// Hosts that take notifications on port 80, by name.
+    #[serde(default)]
+    pub receivers: Vec<String>,
+    /// Faults, each by its own clock.
+    #[serde(rename = "fault", default)]
+    pub faults: Vec<Scheduled>,
+    /// The promises that are checked. Default: all.
+    #[serde(default = "Promise::all")]
+    pub promises: Vec<Promise>,
+    /// What must have happened for the run to mean anything.
+    #[serde(default)]
+    pub expect: Expect,
+}
+
+/// A box.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSpec {
+    pub name: String,
+    /// A configuration file as `millpond edge` takes it, relative to the scenario's file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_file: Option<PathBuf>,
+    /// The configuration in place, when there is no file; or values laid over the file's.
+    #[serde(default)]
+    pub config: toml::Table,
+    #[serde(default)]
+    pub disk: DiskSettings,
+    #[serde(default)]
+    pub clock: ClockSettings,
+    /// Default: 2.
+    #[serde(default = "default_cores")]
+    pub cores: usize,
+    /// After how long a program that ended is started again, as systemd does. Default: 2s.
+    #[serde(default = "default_restart")]
+    pub restart: Span,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiskSettings {
+    /// Size of the file system in bytes. Default: 2 GiB.
+    pub bytes: u64,
+    /// How long a sync takes. Default: 0.5ms to 3ms.
+    pub sync: Range,
+    /// Default: 100 MB/s.
+    pub bytes_per_second: u64,
+}
+
+impl Default for DiskSettings {
+    fn default() -> DiskSettings {
+        DiskSettings {
+            bytes: 2 << 30,
+            sync: Range(Span(500_000), Span(3_000_000)),
+            bytes_per_second: 100_000_000,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClockSettings {
+    /// How far ahead the wall clock is at the beginning.
+    pub ahead: Span,
+    /// How far behind it is.
+    pub behind: Span,
+    /// Parts per million by which it runs fast (or, negative, slow).
+    pub drift_ppm: f64,
+}
+
+/// Machines that publish to one node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FleetSpec {
+    /// Name for faults, and first part of the names of its devices when it is not `floor`. Default: `floor`.
+    #[serde(default = "default_fleet")]
+    pub name: String,
+    pub node: String,
+    pub devices: u32,
+    /// Time between two readings of a device. Default: 1s.
+    #[serde(default = "default_every")]
+    pub every: Span,
+    #[serde(default)]
+    pub via: Via,
+    /// Connections that the devices share, as behind the gateway of a line; 0: each has its own. Default: 0.
+    #[serde(default)]
+    pub connections: u32,
+    /// How long a gateway gathers readings before it publishes them together. Default: 0s, each by itself.
+    #[serde(default)]
+    pub gather: Span,
+    /// Publishes without an acknowledgement, per connection. Default: 64.
+    #[serde(default = "default_in_flight")]
+    pub in_flight: u16,
+    /// Readings that a connection keeps while it cannot publish; beyond it the devices stop measuring. Default: 100000.
+    #[serde(default = "default_keep")]
+    pub keep: u32,
+    #[serde(default)]
+    pub mischief: MischiefSettings,
+    /// Machines that break and are repaired.
+    #[serde(rename = "breaks", default)]
+    pub breaks: Vec<Break>,
+}
+
+/// How a fleet's readings travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// JSON over MQTT 3.1.1 at QoS 1.
+    #[default]
+    Mqtt,
+    /// JSON lines by `POST /v1/telemetry`.
+    Http,
+}
+
+/// Probabilities are per reading.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MischiefSettings {
+    pub duplicate: f64,
+    /// Held back by up to `delay`, so that others overtake it.
+    pub disorder: f64,
+    pub delay: Span,
+    /// The device falls silent for up to `silence_max`, and then sends all it has measured in a burst.
+    pub silence: f64,
+    pub silence_max: Span,
+    /// Something that is no reading is sent as well.
+    pub malformed: f64,
+    /// Greatest constant error of a device's clock, either way.
+    pub clock_offset: Span,
+    /// Greatest drift of a device's clock, either way, in parts per million.
+    pub clock_drift_ppm: f64,
+    /// A device stamps one reading with a time far in the future.
+    pub future: f64,
+    /// How far. Default: 0s.
+    pub future_by: Span,
+}
+
+/// A machine that breaks: `bearing_wear` raises its vibration to about 12 mm/s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Break {
+    pub device: String,
+    /// `bearing_wear`, `leak` or `jam`.
+    pub fault: String,
+    pub at: Span,
+    pub repaired: Span,
+}
+
+/// Least counts; a run with fewer fails, because it shows less than it claims.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expect {
+    pub events_stored: u64,
+    pub power_losses: u64,
+    pub power_losses_mid_commit: u64,
+    pub alerts_fired: u64,
+    pub refusals: u64,
+    pub dead_letters: u64,
+    pub drops: u64,
+}
+
+fn default_settle() -> Span {
+    Span::from_secs(180)
+}
+
+fn default_yields() -> f64 {
+    0.05
+}
+
+fn default_watch() -> Span {
+    Span::from_secs(30)
+}
+
+fn default_cores() -> usize {
+    2
+}
+
+fn default_restart() -> Span {
+    Span::from_secs(2)
+}
+
+fn default_fleet() -> String {
+    "floor".to_owned()
+}
+
+fn default_every() -> Span {
+    Span::from_secs(1)
+}
+
+fn default_in_flight() -> u16 {
+    64
+}
+
+fn default_keep() -> u32 {
+    100_000
+}
+
+/// Why a scenario cannot be played.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum BadScenario {
+    /// With the place in the text.
+    #[error("{0}")]
+    Unreadable(String),
+    #[error("{place}: {message}")]
+    Wrong { place: String, message: String },
+}
+
+impl Scenario {
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn parse(text: &str) -> Result<Scenario, BadScenario> {
+        let scenario: Scenario = toml::from_str(text).map_err(|error| BadScenario::Unreadable(error.to_string()))?;
+        scenario.check()?;
+        Ok(scenario)
+    }
+
+    fn check(&self) -> Result<(), BadScenario> {
+        let wrong = |place: String, message: String| Err(BadScenario::Wrong { place, message });
+        if self.nodes.is_empty() {
+            return wrong("node".to_owned(), "there is none: write at least one [[node]]".to_owned());
+        }
+        for (at, node) in self.nodes.iter().enumerate() {
+            if self.nodes[..at].iter().any(|other| other.name == node.name) || ["floor", ""].contains(&&*node.name) {
+                return wrong(format!("node[{at}].name"), format!("`{}` is taken", node.name));
+            }
+        }
+        let known = |name: &str| self.nodes.iter().any(|node| node.name == name);
+        for (at, fleet) in self.fleets.iter().enumerate() {
+            if !known(&fleet.node) {
+                return wrong(format!("fleet[{at}].node"), format!("there is no node `{}`", fleet.node));
+            }
+            if self.fleets[..at].iter().any(|other| other.name == fleet.name) {
+                return wrong(format!("fleet[{at}].name"), format!("`{}` is taken", fleet.name));
+            }
+            if fleet.every.0 <= 0 {
+                return wrong(format!("fleet[{at}].every"), "must be more than nothing".to_owned());
+            }
+        }
+        for (at, fault) in self.faults.iter().enumerate() {
+            if let Some(node) = fault.fault.node().filter(|node| !known(node)) {
+                return wrong(format!("fault[{at}].node"), format!("there is no node `{node}`"));
+            }
+            if let Some(fleet) = fault.fault.fleet().filter(|name| !self.fleets.iter().any(|fleet| fleet.name == *name)) {
+                return wrong(format!("fault[{at}].fleet"), format!("there is no fleet `{fleet}`"));
+            }
+        }
+        Ok(())
+    }
+}

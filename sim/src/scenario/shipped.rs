@@ -1,0 +1,23 @@
+//! The scenarios that come with the program.
+
+/// A scenario's text, by its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Shipped {
+    pub name: &'static str,
+    pub text: &'static str,
+}
+
+/// In the order of `sim list`.
+pub const SHIPPED: [Shipped; 7] = [
+    Shipped { name: "offline_24h", text: include_str!("../../scenarios/offline_24h.toml") },
+    Shipped { name: "crash_storm", text: include_str!("../../scenarios/crash_storm.toml") },
+    Shipped { name: "disk_full", text: include_str!("../../scenarios/disk_full.toml") },
+    Shipped { name: "clock_jumps", text: include_str!("../../scenarios/clock_jumps.toml") },
+    Shipped { name: "reconnect_storm", text: include_str!("../../scenarios/reconnect_storm.toml") },
+    Shipped { name: "poison_device", text: include_str!("../../scenarios/poison_device.toml") },
+    Shipped { name: "flash_slow", text: include_str!("../../scenarios/flash_slow.toml") },
+];
+
+pub fn shipped(name: &str) -> Option<&'static Shipped> {
+    SHIPPED.iter().find(|scenario| scenario.name == name)
+}
