@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use millpond_actors::config::Config;
-use millpond_store::Reader;
+use millpond_store::{Reader, Store};
 
 use crate::{
     scenario::{Injection, Scenario},
     witness::Witness,
-    world::{clock::Drifting, core::Instant, disk::DiskStats, net::NetStats, trace::Divergence},
+    world::{core::Instant, disk::DiskStats, net::NetStats, trace::Divergence},
 };
 
 /// Everything known after a run.
@@ -30,7 +30,7 @@ pub struct NodeEvidence {
     pub name: String,
     pub config: Config,
     /// Its journal; `Err`: why it could not be opened at the end.
-    pub journal: Result<Reader, String>,
+    pub journal: Result<Store, String>,
     pub disk: DiskStats,
     pub boots: u32,
     /// Times at which the wall clock was changed, and by how many ns it was wrong from then on.
@@ -55,13 +55,16 @@ pub struct Sample {
     pub metrics: BTreeMap<String, f64>,
 }
 
+impl NodeEvidence {
+    /// # Errors
+    /// Why the journal could not be opened.
+    pub fn reader(&self) -> Result<Reader, &str> {
+        self.journal.as_ref().map(Store::reader).map_err(String::as_str)
+    }
+}
+
 impl Evidence {
     pub fn node(&self, name: &str) -> Option<&NodeEvidence> {
         self.nodes.iter().find(|node| node.name == name)
     }
-}
-
-/// The error of a clock now, for [`NodeEvidence::clock_errors`].
-pub fn clock_error(clock: &Drifting, now: Instant) -> (Instant, i64) {
-    (now, clock.error(now).0)
 }

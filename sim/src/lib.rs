@@ -1,4 +1,23 @@
-//! Another world for the same nodes: simulated devices, time, network and disks.
+//! Another world for the same nodes: simulated time, network and disks, devices that measure, faults, and the promises that must
+//! hold all the same.
+//!
+//! ```text
+//! scenario ──► rehearsal ──► world (heap, hosts, clocks, network, disks) ──► evidence ──► checks ──► report
+//!                 │  site: nodes as an operating system runs them
+//!                 └─ floor: devices, receivers, and what they saw (witness)
+//! ```
 
+pub mod checks;
+pub mod evidence;
 pub mod fleet;
+pub mod floor;
+pub mod promise;
+pub mod rehearsal;
+pub mod report;
+pub mod scenario;
+pub mod site;
+pub mod witness;
 pub mod world;
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use millpond_core::time::Span;
 use serde::{Deserialize, Serialize};
 
-pub use fault::{Fault, Scheduled, When};
+pub use fault::{Fault, Scheduled, Way, When};
 pub use range::Range;
 pub use shipped::{SHIPPED, Shipped, shipped};
 pub use timeline::{Injection, timeline};
@@ -90,11 +90,7 @@ pub struct DiskSettings {
 
 impl Default for DiskSettings {
     fn default() -> DiskSettings {
-        DiskSettings {
-            bytes: 2 << 30,
-            sync: Range(Span(500_000), Span(3_000_000)),
-            bytes_per_second: 100_000_000,
-        }
+        DiskSettings { bytes: 2 << 30, sync: Range(Span(500_000), Span(3_000_000)), bytes_per_second: 100_000_000 }
     }
 }
 
@@ -132,7 +128,7 @@ pub struct FleetSpec {
     /// Publishes without an acknowledgement, per connection. Default: 64.
     #[serde(default = "default_in_flight")]
     pub in_flight: u16,
-    /// Readings that a connection keeps while it cannot publish; beyond it the devices stop measuring. Default: 100000.
+    /// Readings that a connection keeps while it cannot publish; beyond it the devices of the fleet wait with measuring. Default: 100000.
     #[serde(default = "default_keep")]
     pub keep: u32,
     #[serde(default)]
@@ -281,7 +277,8 @@ impl Scenario {
             if let Some(node) = fault.fault.node().filter(|node| !known(node)) {
                 return wrong(format!("fault[{at}].node"), format!("there is no node `{node}`"));
             }
-            if let Some(fleet) = fault.fault.fleet().filter(|name| !self.fleets.iter().any(|fleet| fleet.name == *name)) {
+            if let Some(fleet) = fault.fault.fleet().filter(|name| !self.fleets.iter().any(|fleet| fleet.name == *name))
+            {
                 return wrong(format!("fault[{at}].fleet"), format!("there is no fleet `{fleet}`"));
             }
         }

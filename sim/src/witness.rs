@@ -24,8 +24,6 @@ pub struct Witness {
     /// Publishes that were refused (507, 503, or a connection closed on them) and had to come again.
     pub refusals: u64,
     pub reconnects: u64,
-    /// Readings that devices gave up measuring because their connection kept too many already.
-    pub not_measured: u64,
 }
 
 /// One device and all it has measured. Sequence numbers begin at 1.

@@ -84,7 +84,7 @@ impl DeviceClock {
 impl Machine {
     pub fn new(seed: u64, kind: MachineKind, number: u32, index: u32, spec: &FleetSpec) -> Machine {
         let mut noise = Noise::new(seed, 1, u64::from(index));
-        let device: Arc<str> = format!("{}-{number:04}", kind.name()).into();
+        let device: Arc<str> = format!("{}{}-{number:04}", spec.prefix, kind.name()).into();
         let period = Span(spec.period.0.max(1));
         let slot = spec.start.saturating_add(Span((period.0 as f64 * noise.unit()) as i64));
         let clock = DeviceClock {

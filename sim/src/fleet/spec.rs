@@ -11,6 +11,8 @@ pub struct FleetSpec {
     pub ovens: u32,
     pub conveyors: u32,
     pub compressors: u32,
+    /// Put before the names of machines, so that those of several fleets differ.
+    pub prefix: String,
     /// When the model begins; the first readings fall within one `period` after it.
     pub start: Timestamp,
     /// Time between two readings of a machine.
@@ -34,6 +36,7 @@ impl Default for FleetSpec {
             ovens: 2,
             conveyors: 3,
             compressors: 1,
+            prefix: String::new(),
             start: Timestamp::from_millis(1_795_162_500_000),
             period: Span::from_secs(1),
             jitter: 0.0,

@@ -194,6 +194,11 @@ impl Fault {
         }
     }
 
+    /// Whether it changes the world for a while, other than something that happens at once and is repaired after a while.
+    pub fn is_state(&self) -> bool {
+        !matches!(self, Fault::PowerLoss { .. } | Fault::Kill { .. } | Fault::Restart { .. } | Fault::Wipe { .. })
+    }
+
     /// How long it lasts, for one that does; drawn once, a range has one end.
     pub fn lasts_mut(&mut self) -> Option<&mut Range> {
         match self {

@@ -17,7 +17,7 @@ pub struct Injection {
 }
 
 /// Disk operations of a commit, about: one of them is the one at which the power goes.
-const OPERATIONS: std::ops::Range<u64> = 0..28;
+const OPERATIONS: std::ops::Range<u64> = 1..30;
 
 /// In the order of time.
 pub fn timeline(scenario: &Scenario, rng: &mut StdRng) -> Vec<Injection> {

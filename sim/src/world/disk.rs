@@ -42,6 +42,7 @@ use std::{
 
 use millpond_core::time::Span;
 use millpond_env::{BlockDevice, DiskSpace};
+use serde::{Deserialize, Serialize};
 
 use self::{boot::Boot, state::State, view::View};
 use super::core::{Core, HostId};
@@ -64,7 +65,7 @@ impl Default for DiskSpec {
 }
 
 /// What a disk has been through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DiskStats {
     /// Writes to block devices and of whole files.
     pub writes: u64,
@@ -169,6 +170,10 @@ impl Disk {
         self.lock().spec.sync = range;
     }
 
+    pub fn set_bytes_per_second(&self, bytes: u64) {
+        self.lock().spec.bytes_per_second = bytes;
+    }
+
     /// So many bytes of the file system are somebody else's.
     pub fn set_fill(&self, bytes: u64) {
         self.lock().fill = bytes;
@@ -209,6 +214,11 @@ impl Disk {
     pub fn stats(&self) -> DiskStats {
         let state = self.lock();
         DiskStats { used: state.used(), ..state.stats }
+    }
+
+    /// Bytes that can still be written to new pages.
+    pub fn free(&self) -> u64 {
+        self.lock().free()
     }
 
     /// What a reader of the file sees now, un-synced writes included, as a device of its own: writing to it changes nothing here.

@@ -17,6 +17,7 @@ use serde_json::Value;
 const PATIENCE: Span = Span::from_secs(30);
 /// An answer that is longer is not read to its end: the API pages its answers.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
+const JSON: &str = "application/json";
 
 #[derive(Clone, Debug)]
 pub struct HttpClient {
@@ -69,12 +70,17 @@ impl HttpClient {
 
     /// `path` with its query, already escaped: see [`escape`].
     pub async fn get(&self, path: &str) -> Result<Value, HttpError> {
-        let response = self.send(Method::GET, path, None).await?;
+        let response = self.send(Method::GET, path, JSON, None).await?;
         Ok(serde_json::from_slice(&read_all(response).await?)?)
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, HttpError> {
-        let response = self.send(Method::POST, path, Some(body.to_string().into())).await?;
+        self.post_bytes(path, JSON, body.to_string().into()).await
+    }
+
+    /// Posts a body of another kind, such as `application/x-ndjson`.
+    pub async fn post_bytes(&self, path: &str, content_type: &'static str, body: Bytes) -> Result<Value, HttpError> {
+        let response = self.send(Method::POST, path, content_type, Some(body)).await?;
         let answer = read_all(response).await?;
         if answer.is_empty() {
             return Ok(Value::Null);
@@ -84,13 +90,19 @@ impl HttpClient {
 
     /// Opens a stream of lines that the node keeps sending.
     pub async fn lines(&self, path: &str) -> Result<Lines, HttpError> {
-        let response = self.send(Method::GET, path, None).await?;
+        let response = self.send(Method::GET, path, JSON, None).await?;
         Ok(Lines { body: response.into_body(), buffer: Vec::new(), ended: false })
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Response<Incoming>, HttpError> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &'static str,
+        body: Option<Bytes>,
+    ) -> Result<Response<Incoming>, HttpError> {
         let timed_out = |_| HttpError::TimedOut { host: self.host.clone(), port: self.port };
-        let response = self.env.timeout(PATIENCE, self.exchange(method, path, body)).await.map_err(timed_out)??;
+        let response = self.env.timeout(PATIENCE, self.exchange(method, path, content_type, body)).await.map_err(timed_out)??;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -100,7 +112,13 @@ impl HttpClient {
         Err(HttpError::Refused { status, problem })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Response<Incoming>, HttpError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &'static str,
+        body: Option<Bytes>,
+    ) -> Result<Response<Incoming>, HttpError> {
         let connect = |source| HttpError::Connect { host: self.host.clone(), port: self.port, source };
         let stream = self.env.net.connect(&self.host, self.port).await.map_err(connect)?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
@@ -113,7 +131,7 @@ impl HttpClient {
             request = request.header(AUTHORIZATION, authorization);
         }
         if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/json");
+            request = request.header(CONTENT_TYPE, content_type);
         }
         let request = request
             .body(Full::new(body.unwrap_or_default()))

@@ -173,7 +173,7 @@ impl State {
         DiskSpace { free: self.free(), total: self.spec.size }
     }
 
-    fn free(&self) -> u64 {
+    pub fn free(&self) -> u64 {
         self.spec.size.saturating_sub(self.used).saturating_sub(self.fill)
     }
 

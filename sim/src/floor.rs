@@ -1,0 +1,168 @@
+//! The floor: devices that measure and publish, receivers that take notifications, and someone who asks nodes how they are.
+//!
+//! Everything here is a task on the world's own hosts, and speaks to nodes through the network only, with the protocols that devices
+//! speak. What it sees it writes down for the checkers.
+
+mod line;
+mod probe;
+mod receiver;
+mod supply;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use millpond_env::Env;
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    fleet::Reading,
+    scenario::{FleetSpec, Scenario},
+    witness::Witness,
+    world::core::Instant,
+};
+
+/// How a node is reached.
+#[derive(Clone, Debug)]
+pub struct Doors {
+    pub host: String,
+    pub mqtt: u16,
+    pub http: u16,
+    pub token: String,
+}
+
+/// The handle of the floor. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Floor {
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    witness: Witness,
+    fleets: BTreeMap<String, Controls>,
+    failing_receivers: BTreeSet<String>,
+}
+
+/// What faults do to a fleet.
+#[derive(Debug)]
+struct Controls {
+    /// Devices below this share (by their number) send nothing.
+    silenced: watch::Sender<f64>,
+    /// Counts the storms.
+    storms: watch::Sender<u64>,
+    stop: watch::Sender<bool>,
+}
+
+/// What one connection is to send.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Mutex<VecDeque<Item>>,
+    more: Notify,
+}
+
+/// A reading on its way, or something that looks like one.
+#[derive(Clone, Debug)]
+enum Item {
+    Reading(Reading),
+    Malformed { topic: String, payload: Vec<u8> },
+}
+
+impl Floor {
+    /// Starts everything that lives on the floor; `doors` has an entry for each node.
+    pub fn start(&self, env: &Env, scenario: &Scenario, doors: &BTreeMap<String, Doors>, seed: u64) {
+        for fleet in &scenario.fleets {
+            let Some(doors) = doors.get(&fleet.node) else { continue };
+            self.start_fleet(env, fleet, doors, seed);
+        }
+        for (node, doors) in doors {
+            env.spawn(probe::ask(env.clone(), self.clone(), node.clone(), doors.clone(), scenario.watch));
+        }
+    }
+
+    fn start_fleet(&self, env: &Env, spec: &FleetSpec, doors: &Doors, seed: u64) {
+        let (silenced, silence) = watch::channel(0.0);
+        let (storms, storm) = watch::channel(0);
+        let (stop, stopped) = watch::channel(false);
+        self.lock().fleets.insert(spec.name.clone(), Controls { silenced, storms, stop });
+        let lines = if spec.connections == 0 { spec.devices } else { spec.connections.min(spec.devices) };
+        let queues: Vec<Arc<Queue>> = (0..lines).map(|_| Arc::default()).collect();
+        for (number, queue) in queues.iter().enumerate() {
+            let line = line::Line {
+                env: env.clone(),
+                floor: self.clone(),
+                spec: spec.clone(),
+                doors: doors.clone(),
+                number,
+                queue: queue.clone(),
+                storm: storm.clone(),
+            };
+            env.spawn(line.run());
+        }
+        env.spawn(supply::supply(env.clone(), self.clone(), spec.clone(), seed, queues, silence, stopped));
+    }
+
+    /// Starts a receiver of notifications on a host of its own.
+    pub fn start_receiver(&self, env: &Env, name: &str) {
+        env.spawn(receiver::receive(env.clone(), self.clone(), name.to_owned()));
+    }
+
+    /// Devices measure no more; what they have measured is still sent.
+    pub fn stop_measuring(&self) {
+        for controls in self.lock().fleets.values() {
+            controls.silenced.send_replace(0.0);
+            controls.stop.send_replace(true);
+        }
+    }
+
+    /// From now on this share of a fleet's devices keeps what it measures to itself.
+    pub fn silence(&self, fleet: &str, share: f64) {
+        if let Some(controls) = self.lock().fleets.get(fleet) {
+            controls.silenced.send_replace(share);
+        }
+    }
+
+    pub fn storm(&self, fleet: &str) {
+        if let Some(controls) = self.lock().fleets.get(fleet) {
+            controls.storms.send_modify(|storms| *storms += 1);
+        }
+    }
+
+    pub fn fail_receiver(&self, receiver: &str, fails: bool) {
+        let mut shared = self.lock();
+        if fails {
+            shared.failing_receivers.insert(receiver.to_owned());
+        } else {
+            shared.failing_receivers.remove(receiver);
+        }
+    }
+
+    /// What was seen so far.
+    pub fn with_witness<T>(&self, f: impl FnOnce(&mut Witness) -> T) -> T {
+        f(&mut self.lock().witness)
+    }
+
+    pub fn take_witness(&self) -> Witness {
+        std::mem::take(&mut self.lock().witness)
+    }
+
+    fn is_failing(&self, receiver: &str) -> bool {
+        self.lock().failing_receivers.contains(receiver)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Item>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// True time: the floor's own clock does not lie.
+fn true_time(env: &Env) -> Instant {
+    Instant(env.now().0)
+}

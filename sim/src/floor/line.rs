@@ -1,0 +1,259 @@
+//! A line: one connection to a node, and the devices behind it. What was not acknowledged is sent again until it is.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use millpond_core::time::Span;
+use millpond_env::{Env, StdRng};
+use millpond_gateway::client::{
+    http::{HttpClient, HttpError},
+    mqtt::{Connection, MqttError, Options, Session},
+};
+use rand::RngExt;
+use tokio::sync::watch;
+
+use super::{Doors, Floor, Item, Queue, true_time};
+use crate::scenario::{FleetSpec, Via};
+
+/// Pauses between tries of a connection: the first is drawn below the first, each is at most twice the last, none is longer than the second.
+const BACKOFF: (Span, Span) = (Span::from_millis(500), Span::from_secs(10));
+/// Readings of one publish or request.
+const READINGS_MAX: usize = 500;
+
+pub(super) struct Line {
+    pub env: Env,
+    pub floor: Floor,
+    pub spec: FleetSpec,
+    pub doors: Doors,
+    pub number: usize,
+    pub queue: Arc<Queue>,
+    pub storm: watch::Receiver<u64>,
+}
+
+/// Readings of one publish: numbers of devices, and their sequence numbers.
+type Content = Vec<(u32, u64)>;
+
+impl Line {
+    pub async fn run(self) {
+        match self.spec.via {
+            Via::Mqtt => self.run_mqtt().await,
+            Via::Http => self.run_http().await,
+        }
+    }
+
+    async fn run_mqtt(mut self) {
+        let mut rng = self.env.rng(&format!("line/{}/{}", self.spec.name, self.number));
+        let options = Options {
+            host: self.doors.host.clone(),
+            port: self.doors.mqtt,
+            client_id: format!("{}-{}", self.spec.name, self.number),
+            login: Some(("rehearsal".to_owned(), self.doors.token.clone())),
+            in_flight: self.spec.in_flight,
+        };
+        let mut backoff = Backoff::new(&mut rng);
+        let mut connection = loop {
+            match Connection::open(&self.env, options.clone()).await {
+                Ok(connection) => break connection,
+                Err(_) => backoff.wait(&self.env, &mut rng).await,
+            }
+        };
+        let mut flying: BTreeMap<u64, Content> = BTreeMap::new();
+        let mut tag = 0;
+        loop {
+            let error = self.publish(&mut connection, &mut flying, &mut tag).await;
+            self.floor.with_witness(|witness| {
+                witness.reconnects += 1;
+                witness.refusals += u64::from(error.is_some() && !flying.is_empty());
+            });
+            let mut backoff = Backoff::new(&mut rng);
+            while connection.reopen(&self.env).await.is_err() {
+                backoff.wait(&self.env, &mut rng).await;
+            }
+        }
+    }
+
+    /// Publishes until the connection is lost, or (`None`) a storm takes it.
+    async fn publish(
+        &mut self,
+        connection: &mut Connection,
+        flying: &mut BTreeMap<u64, Content>,
+        tag: &mut u64,
+    ) -> Option<MqttError> {
+        self.storm.mark_unchanged();
+        // A gateway waits for company before it publishes.
+        let gathers = self.spec.gather.0 > 0;
+        let mut due = None;
+        loop {
+            let now = self.env.now();
+            if due.is_none() && !self.queue.lock().is_empty() {
+                due = Some(if gathers { now.after(self.spec.gather) } else { now });
+            }
+            if due.is_some_and(|due| due <= now) {
+                while connection.session().has_room() && self.publish_next(connection.session(), flying, tag) {}
+                if self.queue.lock().is_empty() {
+                    due = None;
+                }
+            }
+            let waiting = due.filter(|due| *due > now);
+            let pumped = tokio::select! {
+                biased;
+                pumped = connection.pump() => pumped,
+                _ = self.storm.changed() => return None,
+                () = self.queue.more.notified(), if due.is_none() => Ok(()),
+                () = self.env.clock.timer(waiting.unwrap_or_default()), if waiting.is_some() => Ok(()),
+            };
+            self.note_acks(connection.session(), flying);
+            if let Err(error) = pumped {
+                return Some(error);
+            }
+        }
+    }
+
+    fn note_acks(&self, session: &mut Session, flying: &mut BTreeMap<u64, Content>) {
+        let at = true_time(&self.env);
+        for ack in session.acks() {
+            let content = flying.remove(&ack.tag).unwrap_or_default();
+            self.floor.with_witness(|witness| {
+                witness.malformed_acked += u64::from(content.is_empty());
+                content.iter().for_each(|(device, seq)| witness.acked(*device, *seq, at));
+            });
+        }
+    }
+
+    /// Publishes one payload of what waits; whether there was any.
+    fn publish_next(&self, session: &mut Session, flying: &mut BTreeMap<u64, Content>, tag: &mut u64) -> bool {
+        let Some((topic, payload, content)) = self.next_payload() else { return false };
+        *tag += 1;
+        flying.insert(*tag, content);
+        session.publish(&topic.into(), payload, *tag, self.env.now())
+    }
+
+    /// A device with a connection of its own sends each reading by itself; a gateway sends what it has gathered.
+    fn next_payload(&self) -> Option<(String, Bytes, Content)> {
+        let mut waiting = self.queue.lock();
+        let first = waiting.pop_front()?;
+        let first = match first {
+            Item::Malformed { topic, payload } => return Some((topic, payload.into(), Content::new())),
+            Item::Reading(reading) => reading,
+        };
+        let mut text = String::with_capacity(256);
+        if self.spec.connections == 0 {
+            first.write_json(None, &mut text);
+            let topic = format!("devices/{}/telemetry", first.device);
+            return Some((topic, text.into(), self.content_of(&[&first.device], &[first.seq])));
+        }
+        let (mut names, mut numbers) = (vec![first.device.clone()], vec![first.seq]);
+        text.push('[');
+        first.write_json(Some("device"), &mut text);
+        while numbers.len() < READINGS_MAX {
+            let Some(Item::Reading(_)) = waiting.front() else { break };
+            let Some(Item::Reading(reading)) = waiting.pop_front() else { break };
+            text.push(',');
+            reading.write_json(Some("device"), &mut text);
+            names.push(reading.device);
+            numbers.push(reading.seq);
+        }
+        text.push(']');
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        Some(("telemetry".to_owned(), text.into(), self.content_of(&names, &numbers)))
+    }
+
+    fn content_of(&self, names: &[&str], numbers: &[u64]) -> Content {
+        self.floor.with_witness(|witness| {
+            let device = |name: &&str| witness.by_name.get(*name).copied().unwrap_or_default();
+            names.iter().map(device).zip(numbers.iter().copied()).collect()
+        })
+    }
+
+    async fn run_http(mut self) {
+        let mut rng = self.env.rng(&format!("line/{}/{}", self.spec.name, self.number));
+        let url = format!("http://{}:{}", self.doors.host, self.doors.http);
+        let Ok(client) = HttpClient::new(self.env.clone(), &url, Some(&self.doors.token)) else { return };
+        loop {
+            self.queue.more.notified().await;
+            if self.spec.gather.0 > 0 {
+                self.env.sleep(self.spec.gather).await;
+            }
+            while let Some((body, content)) = self.next_body() {
+                self.post(&client, body, &content, &mut rng).await;
+            }
+        }
+    }
+
+    /// Posts until it is taken.
+    async fn post(&mut self, client: &HttpClient, body: Bytes, content: &Content, rng: &mut StdRng) {
+        let mut backoff = Backoff::new(rng);
+        loop {
+            let posted = tokio::select! {
+                biased;
+                posted = client.post_bytes("/v1/telemetry", "application/x-ndjson", body.clone()) => Some(posted),
+                _ = self.storm.changed() => None,
+            };
+            let at = true_time(&self.env);
+            match posted {
+                // What was rejected or could not be read is kept as dead letters: it is the node's now.
+                Some(Ok(_)) => break self.note_taken(content, at),
+                Some(Err(HttpError::Refused { status, .. })) if [400, 422].contains(&status.as_u16()) => {
+                    break self.note_taken(content, at);
+                }
+                Some(Err(HttpError::Refused { .. })) => {
+                    self.floor.with_witness(|witness| witness.refusals += 1);
+                    backoff.wait(&self.env, rng).await;
+                }
+                Some(Err(_)) => {
+                    self.floor.with_witness(|witness| witness.reconnects += 1);
+                    backoff.wait(&self.env, rng).await;
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn note_taken(&self, content: &Content, at: crate::world::core::Instant) {
+        self.floor.with_witness(|witness| {
+            witness.malformed_acked += u64::from(content.is_empty());
+            content.iter().for_each(|(device, seq)| witness.acked(*device, *seq, at));
+        });
+    }
+
+    /// Lines of JSON; something malformed goes by itself.
+    fn next_body(&self) -> Option<(Bytes, Content)> {
+        let mut waiting = self.queue.lock();
+        let (mut text, mut names, mut numbers) = (String::new(), Vec::new(), Vec::new());
+        while numbers.len() < READINGS_MAX {
+            match waiting.front() {
+                Some(Item::Reading(_)) => {}
+                Some(Item::Malformed { payload, .. }) if numbers.is_empty() => {
+                    let payload = Bytes::from(payload.clone());
+                    waiting.pop_front();
+                    return Some((payload, Content::new()));
+                }
+                _ => break,
+            }
+            let Some(Item::Reading(reading)) = waiting.pop_front() else { break };
+            reading.write_json(Some("device"), &mut text);
+            text.push('\n');
+            names.push(reading.device);
+            numbers.push(reading.seq);
+        }
+        if numbers.is_empty() {
+            return None;
+        }
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        Some((text.into(), self.content_of(&names, &numbers)))
+    }
+}
+
+/// Pauses between tries.
+struct Backoff(Span);
+
+impl Backoff {
+    fn new(rng: &mut StdRng) -> Backoff {
+        Backoff(Span(rng.random_range(1_000_000..BACKOFF.0.0)))
+    }
+
+    async fn wait(&mut self, env: &Env, rng: &mut StdRng) {
+        env.sleep(self.0).await;
+        self.0 = Span((self.0.0 + rng.random_range(0..=self.0.0)).min(BACKOFF.1.0));
+    }
+}

@@ -1,0 +1,142 @@
+//! Measuring: the machines of a fleet take their readings in time, mischief is done to them, and each goes to its line.
+
+use std::sync::Arc;
+
+use millpond_core::time::{Span, Timestamp};
+use millpond_env::Env;
+use rand::RngExt;
+use tokio::sync::watch;
+
+use super::{Floor, Item, Queue, true_time};
+use crate::{
+    fleet::{Clocks, Delivery, FaultKind, Fleet, FleetSpec as Machines, Mischief, PlannedFault, Troublemaker},
+    scenario::FleetSpec,
+    witness::{Sent, digest},
+};
+
+/// How long devices wait with measuring when their line keeps too much already.
+const FULL_PAUSE: Span = Span::from_millis(500);
+
+pub(super) async fn supply(
+    env: Env,
+    floor: Floor,
+    spec: FleetSpec,
+    seed: u64,
+    queues: Vec<Arc<Queue>>,
+    mut silence: watch::Receiver<f64>,
+    stopped: watch::Receiver<bool>,
+) {
+    let seed = seed ^ millpond_core::ids::device_hash(&spec.name);
+    let start = env.wall();
+    let mut fleet = Fleet::new(seed, machines(&spec, start));
+    let devices: Vec<u32> =
+        fleet.machines().map(|(name, _, _)| floor.with_witness(|witness| witness.add(name, &spec.node))).collect();
+    let mut trouble = Troublemaker::new(seed, mischief(&spec));
+    let mut rng = env.rng(&format!("future/{}", spec.name));
+    let (mut readings, mut deliveries, mut held) = (Vec::new(), Vec::new(), Vec::new());
+    loop {
+        let stop = *stopped.borrow();
+        let share = *silence.borrow_and_update();
+        let now = env.wall();
+        let full = queues.iter().any(|queue| queue.lock().len() >= spec.keep as usize);
+        if !stop && !full {
+            fleet.step(now, &mut readings);
+        }
+        for reading in &mut readings {
+            if spec.mischief.future > 0.0 && rng.random_bool(spec.mischief.future) {
+                reading.ts = reading.ts.saturating_add(spec.mischief.future_by);
+            }
+            let sent = Sent {
+                stamp: reading.ts,
+                measured: true_time(&env),
+                acked: Sent::NEVER,
+                digest: digest(reading.ts, reading.metrics()),
+            };
+            floor.with_witness(|witness| witness.measured(devices[reading.machine as usize], reading.seq, sent));
+        }
+        trouble.pass(now, &mut readings, &mut deliveries);
+        // A silent device keeps what it would have sent.
+        held.append(&mut deliveries);
+        let silent =
+            |delivery: &Delivery| machine_of(delivery).is_some_and(|at| f64::from(at) < share * devices.len() as f64);
+        for delivery in std::mem::take(&mut held) {
+            if silent(&delivery) {
+                held.push(delivery);
+            } else {
+                hand_over(delivery, &fleet, &queues);
+            }
+        }
+        let next =
+            if stop { trouble.next_due() } else { [fleet.next_due(), trouble.next_due()].into_iter().flatten().min() };
+        let pause = match next {
+            _ if full && !stop => FULL_PAUSE,
+            Some(at) => at.since(now).max(Span(1)),
+            None if held.is_empty() => return,
+            None => Span::from_secs(1),
+        };
+        tokio::select! {
+            biased;
+            _ = silence.changed() => {}
+            () = env.sleep(pause) => {}
+        }
+    }
+}
+
+fn machine_of(delivery: &Delivery) -> Option<u32> {
+    match delivery {
+        Delivery::Reading(reading) => Some(reading.machine),
+        Delivery::Malformed { .. } => None,
+    }
+}
+
+fn hand_over(delivery: Delivery, fleet: &Fleet, queues: &[Arc<Queue>]) {
+    let (machine, item) = match delivery {
+        Delivery::Reading(reading) => (reading.machine, Item::Reading(reading)),
+        Delivery::Malformed { device, payload } => {
+            let machine = fleet.machines().position(|(name, _, _)| *name == *device).unwrap_or(0) as u32;
+            (machine, Item::Malformed { topic: format!("devices/{device}/telemetry"), payload })
+        }
+    };
+    let queue = &queues[machine as usize % queues.len()];
+    queue.lock().push_back(item);
+    queue.more.notify_one();
+}
+
+fn machines(spec: &FleetSpec, start: Timestamp) -> Machines {
+    let planned = spec.breaks.iter().map(|planned| PlannedFault {
+        device: planned.device.clone(),
+        kind: match &*planned.fault {
+            "leak" => FaultKind::Leak,
+            "jam" => FaultKind::Jam,
+            _ => FaultKind::BearingWear,
+        },
+        at: planned.at,
+        repaired: planned.repaired,
+        ramp: Span::from_secs(4),
+    });
+    Machines {
+        prefix: if spec.name == "floor" { String::new() } else { format!("{}-", spec.name) },
+        start,
+        period: spec.every,
+        jitter: 0.02,
+        planned: planned.collect(),
+        clocks: Clocks {
+            offset_max: spec.mischief.clock_offset,
+            drift_ppm_max: spec.mischief.clock_drift_ppm,
+            resolution: Span::from_millis(1),
+        },
+        ..Machines::mixed(spec.devices)
+    }
+}
+
+fn mischief(spec: &FleetSpec) -> Mischief {
+    let knobs = &spec.mischief;
+    Mischief {
+        duplicate: knobs.duplicate,
+        disorder: knobs.disorder,
+        delay_max: knobs.delay,
+        silence: knobs.silence,
+        silence_max: knobs.silence_max,
+        malformed: knobs.malformed,
+    }
+}
