@@ -43,6 +43,12 @@ impl File {
         self.log.pages().chain(self.doomed.keys().map(|sector| sector / SECTORS_PER_PAGE))
     }
 
+    /// Sectors that only seem to be written.
+    #[cfg(test)]
+    pub fn doomed_sectors(&self) -> Vec<u64> {
+        self.doomed.keys().copied().collect()
+    }
+
     pub fn write(&mut self, offset: u64, data: &[u8], spare: &mut Spare) {
         let (before, log) = (self.image.len(), &mut self.log);
         self.image.write(offset, data, spare, |page, old| log.push_old(page, old));

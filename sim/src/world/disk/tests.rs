@@ -3,6 +3,7 @@
 mod faults;
 mod model;
 mod store;
+mod tearing;
 
 use std::{
     io,
@@ -200,6 +201,19 @@ fn jobs_take_the_time_of_their_operations_and_nothing_else_does() {
 }
 
 #[test]
+fn a_job_within_a_job_spends_the_time_of_both() {
+    let disk = disk_of(1, DiskSpec { bytes_per_second: 1_000_000_000, ..DiskSpec::default() });
+    let device = disk.power_on().open("device").unwrap();
+    let (outer, inner) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    disk.begin_job(outer.clone(), 5000);
+    device.write(0, &[0; 1000]).unwrap();
+    disk.begin_job(inner.clone(), 0);
+    device.write(0, &[0; 300]).unwrap();
+    assert_eq!((disk.end_job(), outer.load(Ordering::Relaxed)), (300, 3700));
+    assert_eq!(disk.end_job(), 1300);
+}
+
+#[test]
 fn the_same_seed_tears_the_same_whatever_a_sync_takes() {
     let run = |seed, sync_ns: i64| {
         let core = Core::new(seed, 0.0);
@@ -244,6 +258,7 @@ fn a_snapshot_and_its_file_do_not_see_each_others_writes() {
     let view = disk.snapshot("device").unwrap();
     device.write(0, &[2; 5000]).unwrap();
     device.sync().unwrap();
+    device.write(0, &[2; 5000]).unwrap();
     assert_eq!(content(view.as_ref()), [1; 10_000]);
     view.write(3000, &[3; 9000]).unwrap();
     view.set_len(11_000).unwrap();
