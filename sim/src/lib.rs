@@ -16,6 +16,7 @@ pub mod rehearsal;
 pub mod report;
 pub mod scenario;
 pub mod site;
+pub mod tls;
 pub mod witness;
 pub mod world;
 

@@ -1,0 +1,3 @@
+//! What Millpond nodes say to each other over QUIC.
+
+pub mod quic;
