@@ -1,17 +1,118 @@
-//! stub
-use crate::{evidence::Evidence, promise::Broken};
+//! The checkers: one per promise, each with the promise's name. They know what the floor saw ([`crate::witness`]), what was done to the
+//! site, and what stands in the journals; they ask no node anything.
+//!
+//! | checker | holds against each other |
+//! |---|---|
+//! | `nothing_lost` | acknowledged readings; journal, dead letters and receipts |
+//! | `nothing_twice` | the journal and itself |
+//! | `panes_agree` | journaled panes and late events; a model that keeps every window apart and counts by hand |
+//! | `stays_bounded` | sizes over time; the limits of the configuration |
+//! | `alerts_once` | journaled alerts; what receivers were told, and planned faults of machines |
+//! | `health_is_honest` | answers to `/readyz`; faults, refusals and acknowledgements |
+//!
+//! A checker that errs on the side of the node says where in a comment. What is not compared: standard deviations, quantiles, and
+//! session windows by type or node.
 
-#[derive(Clone, Debug, Default)]
+mod alerts_once;
+mod bits;
+mod calm;
+mod expected;
+mod health_is_honest;
+mod journal;
+mod letters;
+mod model;
+mod nothing_lost;
+mod nothing_twice;
+mod panes;
+mod panes_agree;
+mod stays_bounded;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    evidence::{Evidence, NodeEvidence},
+    promise::{Broken, Promise},
+};
+use journal::Journal;
+use panes::Panes;
+use tally::Findings;
+
+/// What the journals of all nodes hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Found {
+    /// Events in the journals.
     pub stored: u64,
+    /// Dead letters, those that gave way to newer ones included.
     pub dead_letters: u64,
+    /// Receipts for records that were given up, and the events in those.
+    pub receipts: u64,
     pub dropped: u64,
+    /// Panes by name, without their revisions; those that were held against the model.
     pub panes: u64,
     pub panes_compared: u64,
+    /// Journaled late events.
     pub late: u64,
+    /// Alerts that fired.
     pub alerts: u64,
+    /// Notifications that a receiver took more than once.
+    pub repeated_notifications: u64,
 }
 
-pub fn check(_: &Evidence) -> (Vec<Broken>, Found) {
-    (Vec::new(), Found::default())
+/// Checks the scenario's promises and its expectations.
+pub fn check(evidence: &Evidence) -> (Vec<Broken>, Found) {
+    let (mut broken, mut found) = (Vec::new(), Found::default());
+    for node in &evidence.nodes {
+        broken.extend(check_node(node, evidence, &mut found));
+    }
+    broken.extend(expected::check(evidence, &found));
+    (broken, found)
+}
+
+fn check_node(node: &NodeEvidence, evidence: &Evidence, found: &mut Found) -> Vec<Broken> {
+    let findings = |promise| Findings::new(promise, &node.name);
+    let read = || -> Result<(Journal, Panes), String> {
+        let reader = node.reader().map_err(str::to_owned)?;
+        let journal = Journal::read(&reader, node, evidence)?;
+        let panes = Panes::read(&reader, &node.config, evidence)?;
+        Ok((journal, panes))
+    };
+    let mut broken = Vec::new();
+    let read = read();
+    match &read {
+        Ok((journal, panes)) => {
+            found.stored += journal.events;
+            found.dead_letters += journal.letters_ever();
+            found.receipts += journal.receipts.len() as u64;
+            found.dropped += journal.dropped_events();
+            found.panes += panes.rows.len() as u64;
+            found.late += panes.late.len() as u64;
+            found.alerts += journal.alerts_fired();
+        }
+        Err(why) => {
+            let mut said = findings(Promise::NothingLost);
+            said.say(format!("the journal cannot be read: {why}"));
+            broken.extend(said.finish());
+        }
+    }
+    for promise in &evidence.scenario.promises {
+        let mut said = findings(*promise);
+        match (promise, &read) {
+            (Promise::StaysBounded, read) => {
+                stays_bounded::check(node, read.as_ref().ok().map(|(journal, _)| journal), evidence, &mut said);
+            }
+            (Promise::HealthIsHonest, _) => health_is_honest::check(node, evidence, &mut said),
+            (_, Err(_)) => {}
+            (Promise::NothingLost, Ok((journal, _))) => nothing_lost::check(node, journal, evidence, &mut said),
+            (Promise::NothingTwice, Ok((journal, panes))) => nothing_twice::check(journal, panes, &mut said),
+            (Promise::PanesAgree, Ok((journal, panes))) => {
+                found.panes_compared += panes_agree::check(node, journal, panes, evidence, &mut said);
+            }
+            (Promise::AlertsOnce, Ok((journal, _))) => {
+                found.repeated_notifications += alerts_once::check(node, journal, evidence, &mut said);
+            }
+        }
+        broken.extend(said.finish());
+    }
+    broken
 }

@@ -1,0 +1,30 @@
+//! Whether enough happened for the run to mean anything.
+
+use super::Found;
+use crate::{evidence::Evidence, promise::Broken};
+
+pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
+    let expect = &evidence.scenario.expect;
+    let disks = || evidence.nodes.iter().map(|node| &node.disk);
+    let least = [
+        ("events stored", expect.events_stored, found.stored),
+        ("losses of power", expect.power_losses, disks().map(|disk| disk.power_losses).sum()),
+        (
+            "losses of power in the middle of a commit",
+            expect.power_losses_mid_commit,
+            disks().map(|disk| disk.power_losses_mid_commit).sum(),
+        ),
+        ("alerts that fired", expect.alerts_fired, found.alerts),
+        ("refused publishes", expect.refusals, evidence.witness.refusals),
+        ("dead letters", expect.dead_letters, found.dead_letters),
+        ("receipts for what was given up", expect.drops, found.receipts),
+    ];
+    let short = least.into_iter().filter(|(_, wanted, got)| got < wanted);
+    short
+        .map(|(what, wanted, got)| Broken {
+            promise: None,
+            node: String::new(),
+            detail: format!("the run shows less than it claims: {got} {what}, at least {wanted} were expected"),
+        })
+        .collect()
+}

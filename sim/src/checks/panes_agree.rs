@@ -1,0 +1,454 @@
+//! Panes are what the model ([`super::model`]) makes of the stored records, and no event is late without a reason.
+//!
+//! Windows by device are a function of the journal: the model knows exactly which events are late, which windows have fired, and what
+//! they say. Windows by type and node also depend on when the shards heard of each other; of them the model takes the
+//! node's word which events were late, as long as some device's stamps allow it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
+
+use millpond_core::{
+    batch::{Batch, DeviceRef},
+    block,
+    expr::Expr,
+    ids::Seq,
+    record::{Class, RecordKind},
+    schema::Pattern,
+    time::{Span, Timestamp},
+    value::ValueType,
+    window::{GroupBy, NODE_KEY},
+};
+
+use super::{
+    journal::Journal,
+    model::{Key, Rules, Window},
+    panes::{Late, Names, PaneId, Panes, Row, describe_id},
+    tally::{Findings, Tally, stamp},
+};
+use crate::{
+    evidence::{Evidence, NodeEvidence},
+    scenario::Fault,
+};
+
+/// A window must have fired when the stamps have come so far beyond its close.
+const MARGIN: Span = Span::from_secs(60);
+/// Shards may know of records that stand a little further in the journal.
+const HEARD_EARLY: Span = Span::from_secs(10);
+
+struct Checker<'a> {
+    node: &'a NodeEvidence,
+    evidence: &'a Evidence,
+    panes: &'a Panes,
+    /// Those of the panes, and more.
+    names: Names,
+    explained: BTreeSet<PaneId>,
+    /// Windows that begin by then are not compared.
+    horizon: Option<Timestamp>,
+    plans: Vec<Plan>,
+    patterns: Vec<Vec<Pattern>>,
+    types: Vec<String>,
+    trouble: Trouble,
+    /// `(window, device, time)`: journaled late less late by the model, for windows by device; by type and node: journaled and not yet met.
+    late: BTreeMap<(u32, u32, i64), i64>,
+    /// Windows that have ended and have no pane: `(pane, device's number in the model)`.
+    without: Vec<(PaneId, u32)>,
+    compared: u64,
+    /// The node has judged some events more than once.
+    restarted: bool,
+}
+
+struct Plan {
+    rules: Rules,
+    filter: Option<Expr>,
+    metrics: Vec<String>,
+    admitted: Vec<bool>,
+    untyped: bool,
+    keys: BTreeMap<u32, Key>,
+    /// Least stamp of each group's devices is worked out from these: greatest stamps by (group, device).
+    highs: BTreeMap<(u32, u32), i64>,
+}
+
+#[derive(Default)]
+struct Trouble {
+    different: Tally,
+    missing: Tally,
+    unexplained: Tally,
+    unclosed: Tally,
+    early: Tally,
+    late_without_reason: Tally,
+    late_not_said: Tally,
+}
+
+/// Returns how many panes were compared.
+pub fn check(node: &NodeEvidence, journal: &Journal, panes: &Panes, evidence: &Evidence, said: &mut Findings) -> u64 {
+    said.tell(&journal.from_future, "stored events come from the future");
+    said.tell(&panes.unreadable, "records of panes cannot be read");
+    said.tell(&panes.unknown, "panes belong to no window of the configuration");
+    let mut checker = Checker::new(node, journal, panes, evidence);
+    if let Err(error) = checker.replay(journal) {
+        said.say(format!("the journal cannot be read: {error}"));
+        return 0;
+    }
+    checker.finish(journal);
+    let trouble = &checker.trouble;
+    said.tell(&trouble.different, "panes differ from the stored events");
+    said.tell(&trouble.missing, "windows have no pane though their time is past");
+    said.tell(&trouble.unexplained, "panes have no stored events");
+    said.tell(&trouble.unclosed, "panes are still said to be open though their time is past");
+    said.tell(&trouble.early, "panes were closed before their time");
+    said.tell(&trouble.late_without_reason, "events were called late without a reason");
+    said.tell(&trouble.late_not_said, "events are in no window and were not called late");
+    let comparable = panes.rows.values().any(|row| !row.metrics.is_empty());
+    if checker.compared == 0 && comparable && checker.plans.iter().any(Plan::is_modelled) {
+        said.say(format!(
+            "none of {} panes could be compared: events were given up until {}",
+            panes.rows.len(),
+            checker.horizon.map_or_else(|| "never".to_owned(), stamp)
+        ));
+    }
+    checker.compared
+}
+
+impl Plan {
+    /// Session windows of groups have no simple model: what connects them may have been late for one shard only.
+    fn is_modelled(&self) -> bool {
+        self.rules.by == GroupBy::Device || self.rules.aligned.is_some()
+    }
+
+    fn admits(&self, device_type: u32) -> bool {
+        self.admitted.get(device_type as usize).copied().unwrap_or(self.untyped)
+    }
+}
+
+impl<'a> Checker<'a> {
+    fn new(node: &'a NodeEvidence, journal: &Journal, panes: &'a Panes, evidence: &'a Evidence) -> Checker<'a> {
+        let config = &node.config;
+        let types: Vec<String> = config.device_types.iter().map(|spec| spec.name.clone()).collect();
+        let plans: Vec<Plan> = config
+            .windows
+            .iter()
+            .map(|spec| Plan {
+                rules: Rules::of(spec),
+                filter: spec.filter.as_ref().and_then(|source| Expr::compile(source).ok()),
+                metrics: spec.metrics.clone(),
+                admitted: types
+                    .iter()
+                    .map(|name| spec.device_types.is_empty() || spec.device_types.contains(name))
+                    .collect(),
+                untyped: spec.device_types.is_empty() && spec.by != GroupBy::Type,
+                keys: BTreeMap::new(),
+                highs: BTreeMap::new(),
+            })
+            .collect();
+        let mut late = BTreeMap::new();
+        for event in &panes.late {
+            *late.entry((event.window, event.device, event.time)).or_default() += 1;
+        }
+        let of_node = evidence.injections.iter().filter(|injection| injection.fault.node() == Some(&*node.name));
+        let panicked =
+            of_node.into_iter().any(|injection| matches!(injection.fault, Fault::Panic { .. } | Fault::Poison { .. }));
+        Checker {
+            node,
+            evidence,
+            horizon: journal.horizon(node, &evidence.witness),
+            patterns: config
+                .device_types
+                .iter()
+                .map(|spec| spec.devices.iter().map(|pattern| Pattern::new(pattern)).collect())
+                .collect(),
+            types,
+            plans,
+            panes,
+            names: panes.names.clone(),
+            explained: BTreeSet::new(),
+            trouble: Trouble::default(),
+            late,
+            without: Vec::new(),
+            compared: 0,
+            restarted: node.up.len() > 1 || panicked,
+        }
+    }
+
+    fn replay(&mut self, journal: &Journal) -> Result<(), String> {
+        let reader = self.node.reader().map_err(str::to_owned)?;
+        let (mut decoder, mut next_late) = (block::Decoder::new(), 0);
+        let scan = reader.scan(Class::Raw, Seq(0), |row| {
+            while let Some(late) = self.panes.late.get(next_late).filter(|late| late.record < row.seq.0) {
+                self.judge_late_of_group(*late);
+                next_late += 1;
+            }
+            if row.kind == RecordKind::Events && !journal.poisoned.contains(&row.seq.0) {
+                // What cannot be decoded was said elsewhere, and is in no window.
+                if let Ok(batch) = decoder.decode(row.payload) {
+                    self.take(&batch);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        scan.map_err(|error| error.to_string())?;
+        self.panes.late[next_late..].iter().for_each(|late| self.judge_late_of_group(*late));
+        Ok(())
+    }
+
+    fn take(&mut self, batch: &Batch) {
+        let devices: Vec<DeviceRef> = batch
+            .runs()
+            .iter()
+            .map(|run| {
+                let index = self.evidence.witness.by_name.get(batch.device(run)).copied().unwrap_or(u32::MAX);
+                DeviceRef { index, device_type: self.type_of(batch.device(run)) }
+            })
+            .collect();
+        for window in 0..self.plans.len() {
+            if self.plans[window].is_modelled() {
+                self.take_in(window as u32, batch, &devices);
+            }
+        }
+    }
+
+    fn type_of(&self, device: &str) -> u32 {
+        let found = self.patterns.iter().position(|patterns| patterns.iter().any(|pattern| pattern.matches(device)));
+        found.map_or(DeviceRef::UNTYPED, |at| at as u32)
+    }
+
+    fn take_in(&mut self, window: u32, batch: &Batch, devices: &[DeviceRef]) {
+        let plan = &mut self.plans[window as usize];
+        let rules = plan.rules;
+        let mut mask = Vec::new();
+        if let Some(filter) = &plan.filter {
+            filter.mask(batch, devices, &self.types, &mut mask);
+        }
+        let wanted = |name: &str| plan.metrics.is_empty() || plan.metrics.iter().any(|metric| metric == name);
+        let columns: Vec<(usize, u32)> = batch
+            .shape
+            .metrics()
+            .iter()
+            .enumerate()
+            .filter(|(_, metric)| is_number(metric.value_type) && wanted(&metric.name))
+            .map(|(at, metric)| (at, self.names.enter(&metric.name)))
+            .collect();
+        let mut touched = Vec::new();
+        let mut values = Vec::new();
+        for (run, device) in batch.runs().iter().zip(devices) {
+            if !plan.admits(device.device_type) {
+                continue;
+            }
+            let name = match rules.by {
+                GroupBy::Device => batch.device(run),
+                GroupBy::Type => &self.types[device.device_type as usize],
+                GroupBy::Node => NODE_KEY,
+            };
+            let number = self.names.enter(name);
+            touched.push(number);
+            let key = plan.keys.entry(number).or_default();
+            for row in run.rows() {
+                let time = batch.times[row].0;
+                key.high = key.high.max(time);
+                if rules.by != GroupBy::Device {
+                    let high = plan.highs.entry((number, device.index)).or_insert(i64::MIN);
+                    *high = (*high).max(time);
+                }
+                if columns.is_empty() || mask.get(row) == Some(&false) {
+                    continue;
+                }
+                values.clear();
+                let value = |(at, name): &(usize, u32)| Some((*name, batch.columns[*at].value(row)?.as_f64()?));
+                values.extend(columns.iter().filter_map(value));
+                let late = self.late.entry((window, device.index, time)).or_default();
+                if rules.by == GroupBy::Device {
+                    *late -= i64::from(!key.add(&rules, time, &values));
+                } else {
+                    add_to_group(key, &rules, time, &values, late, self.restarted);
+                }
+                if *late == 0 {
+                    self.late.remove(&(window, device.index, time));
+                }
+            }
+        }
+        if rules.by != GroupBy::Device {
+            return;
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for number in touched {
+            let mut left = Vec::new();
+            if let Some(key) = self.plans[window as usize].keys.get_mut(&number) {
+                key.settle(&rules, |start, window| left.push((start, window)));
+            }
+            for (start, ended) in left {
+                self.compare((window, number, start, ended.end), &ended, None);
+            }
+        }
+    }
+
+    /// An event of a group may be late only if some device has come so far.
+    fn judge_late_of_group(&mut self, late: Late) {
+        let plan = &self.plans[late.window as usize];
+        if plan.rules.by == GroupBy::Device || self.horizon.is_some() || !plan.is_modelled() {
+            return;
+        }
+        let high = plan.keys.get(&late.key).map_or(i64::MIN, |key| key.high);
+        let last = plan.rules.windows(late.time).next().map_or(late.time, |(_, end)| end);
+        if !plan.rules.is_dropped(last, high) {
+            let names = &self.panes.names;
+            self.trouble.late_without_reason.add(|| {
+                format!(
+                    "record {}: {} at {} for window {} of {}, when the greatest stamp was {}",
+                    late.record,
+                    self.evidence
+                        .witness
+                        .devices
+                        .get(late.device as usize)
+                        .map_or("a stranger", |device| &*device.name),
+                    stamp(Timestamp(late.time)),
+                    self.node.config.windows[late.window as usize].name,
+                    names.name(late.key),
+                    stamp(Timestamp(high))
+                )
+            });
+        }
+    }
+
+    /// Holds a window against its pane. `highs`: how far the key has come at the end, at least and at most; `None`: far enough.
+    fn compare(&mut self, id: PaneId, model: &Window, highs: Option<(i64, i64)>) {
+        let rules = self.plans[id.0 as usize].rules;
+        let row = self.panes.rows.get(&id).filter(|row| !row.metrics.is_empty());
+        self.explained.insert(id);
+        if self.horizon.is_some_and(|horizon| id.2.saturating_sub(rules.gap) <= horizon.0) {
+            return;
+        }
+        let Some(row) = row else {
+            if model.metrics.iter().any(|(_, acc)| acc.count + acc.skipped > 0) {
+                self.without.push((id, id.1));
+            }
+            return;
+        };
+        self.compared += 1;
+        let closed = highs.is_none_or(|(_, most)| rules.is_closed(id.3, most));
+        let long_closed = highs.is_none_or(|(least, _)| rules.is_closed(id.3, least.saturating_sub(MARGIN.0)));
+        if row.open && long_closed {
+            self.trouble.unclosed.add(|| describe_id(&self.names, &self.node.config, id));
+        } else if !row.open && !closed {
+            self.trouble.early.add(|| describe_id(&self.names, &self.node.config, id));
+        } else if let Some(what) = differs(model, row, row.open) {
+            self.trouble.different.add(|| {
+                let pane = describe_id(&self.names, &self.node.config, id);
+                format!("{pane}, revision {}: of {}, {}", row.revision, self.names.name(what.0), what.1)
+            });
+        }
+    }
+
+    fn finish(&mut self, journal: &Journal) {
+        for window in 0..self.plans.len() {
+            let keys = std::mem::take(&mut self.plans[window].keys);
+            for (number, key) in &keys {
+                let highs = self.final_high(window, *number, key);
+                for (start, model) in &key.open {
+                    self.compare((window as u32, *number, *start, model.end), model, Some(highs));
+                }
+            }
+            self.plans[window].keys = keys;
+        }
+        self.report_late(journal);
+        if journal.gave_up(Class::Pane) || journal.was_damaged() {
+            return;
+        }
+        for (id, number) in std::mem::take(&mut self.without) {
+            let plan = &self.plans[id.0 as usize];
+            let Some(key) = plan.keys.get(&number) else { continue };
+            let (least, _) = self.final_high(id.0 as usize, number, key);
+            if plan.rules.is_closed(id.3, least.saturating_sub(MARGIN.0)) {
+                self.trouble.missing.add(|| describe_id(&self.names, &self.node.config, id));
+            }
+        }
+        for (id, row) in &self.panes.rows {
+            let plan = &self.plans[id.0 as usize];
+            let gone = self.horizon.is_some_and(|horizon| id.2.saturating_sub(plan.rules.gap) <= horizon.0);
+            if plan.is_modelled() && !row.metrics.is_empty() && !gone && !self.explained.contains(id) {
+                self.trouble.unexplained.add(|| describe_id(&self.names, &self.node.config, *id));
+            }
+        }
+    }
+
+    /// The stamps that a key has come to at least, and at most.
+    fn final_high(&self, window: usize, number: u32, key: &Key) -> (i64, i64) {
+        let plan = &self.plans[window];
+        if plan.rules.by == GroupBy::Device {
+            return (key.high, key.high);
+        }
+        // A device that is silent does not hold the others back for ever, but it may.
+        let least = plan.highs.range((number, 0)..=(number, u32::MAX)).map(|(_, high)| *high).min();
+        (least.unwrap_or(i64::MIN), key.high)
+    }
+
+    fn report_late(&mut self, journal: &Journal) {
+        let all_there = !journal.gave_up(Class::Pane) && !journal.was_damaged();
+        for ((window, device, time), open) in std::mem::take(&mut self.late) {
+            let rules = self.plans[window as usize].rules;
+            let (last, _) = rules.windows(time).next().unwrap_or((time, time));
+            let known = self.horizon.is_none_or(|horizon| last.saturating_sub(rules.gap) > horizon.0);
+            if !known || !self.plans[window as usize].is_modelled() {
+                continue;
+            }
+            let describe = || {
+                let name =
+                    self.evidence.witness.devices.get(device as usize).map_or("a stranger", |device| &*device.name);
+                let window = &self.node.config.windows[window as usize].name;
+                format!("{name} at {} for window {window}, {} times", stamp(Timestamp(time)), open.abs())
+            };
+            if open > 0 {
+                self.trouble.late_without_reason.add(describe);
+            } else if all_there {
+                self.trouble.late_not_said.add(describe);
+            }
+        }
+    }
+}
+
+/// Takes the node's word for what was late; of sliding windows it does not say which of them an event missed.
+fn add_to_group(key: &mut Key, rules: &Rules, time: i64, values: &[(u32, f64)], late: &mut i64, restarted: bool) {
+    let said_late = *late > 0;
+    *late -= i64::from(said_late);
+    let heard = key.high.saturating_add(HEARD_EARLY.0);
+    for (start, end) in rules.windows(time).collect::<Vec<_>>() {
+        let sliding = rules.aligned.is_some_and(|(size, slide)| size != slide);
+        let window = key.window(start, end);
+        if said_late {
+            // After a start the node may judge an event anew, before it has heard again of all that it knew then.
+            window.more += u64::from(restarted);
+        } else {
+            window.less += u64::from(sliding && rules.is_dropped(end, heard));
+            window.add(time, values);
+        }
+    }
+}
+
+/// What a pane says otherwise than the model, with the metric's number. An open pane may know less.
+fn differs(model: &Window, row: &Row, open: bool) -> Option<(u32, String)> {
+    let own = |name: u32| model.metrics.iter().find(|(known, _)| *known == name).map(|(_, acc)| acc);
+    for told in &row.metrics {
+        let Some(acc) = own(told.name) else { return Some((told.name, "no event has it".to_owned())) };
+        let range = acc.count.saturating_sub(model.less)..=acc.count + model.more;
+        let wrong = match open {
+            _ if model.less + model.more > 0 && range.contains(&told.count) => None,
+            true => (told.count > acc.count).then(|| format!("it counts {}, more than {}", told.count, acc.count)),
+            false => acc.differs(told),
+        };
+        if let Some(wrong) = wrong {
+            return Some((told.name, wrong));
+        }
+    }
+    let unsaid = model
+        .metrics
+        .iter()
+        .find(|(name, acc)| acc.count + acc.skipped > model.less && !row.metrics.iter().any(|told| told.name == *name));
+    unsaid
+        .filter(|_| !open)
+        .map(|(name, acc)| (*name, format!("the pane does not say it, and {} events have it", acc.count)))
+}
+
+fn is_number(value_type: ValueType) -> bool {
+    matches!(value_type, ValueType::F64 | ValueType::I64 | ValueType::Bool)
+}
