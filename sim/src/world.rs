@@ -237,5 +237,6 @@ impl Drop for World {
         for id in 0..self.hosts.len() {
             self.end(HostId(id as u32), "end");
         }
+        self.core.end();
     }
 }

@@ -174,6 +174,16 @@ impl Core {
         state.now = state.now.max(at);
     }
 
+    /// The world is over: what would have happened is dropped, and with it whatever it kept alive.
+    pub(crate) fn end(&self) {
+        loop {
+            let heap = std::mem::take(&mut self.state().heap);
+            if heap.is_empty() {
+                return;
+            }
+        }
+    }
+
     /// How much has happened so far.
     pub fn happened(&self) -> u64 {
         self.state().happened

@@ -258,3 +258,18 @@ fn nothing_of_one_boot_reaches_the_next() {
     pair.run(120 * SECOND);
     assert_eq!((first.take(), second.take()), (None, None));
 }
+
+#[test]
+fn a_world_that_ends_leaves_nothing_behind() {
+    let mut pair = pair(12, quick(50));
+    let _ticks = ticking(&pair, 2000);
+    let net = pair.a.net.clone();
+    pair.on(A, async move {
+        // The world ends before this does.
+        let _ = net.connect("10.9.9.9", 7).await;
+    });
+    pair.run(10 * SECOND);
+    let core = Arc::downgrade(pair.world.core());
+    drop(pair);
+    assert_eq!(core.strong_count(), 0);
+}
