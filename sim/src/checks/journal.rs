@@ -47,6 +47,8 @@ pub struct Journal {
     pub receipts: Vec<DropRange>,
     /// Records that recovery leaves out because they make the windows fail.
     pub poisoned: BTreeSet<u64>,
+    /// Devices with events in such records: their windows may have been computed before the record was found to do harm.
+    pub poisoned_devices: BTreeSet<u32>,
     /// Changes of alerts, in the order of the journal, and alerts as the table has them.
     pub alerts: Vec<Alert>,
     pub alert_table: Vec<Alert>,
@@ -131,6 +133,7 @@ impl Journal {
         for run in batch.runs() {
             let name = batch.device(run);
             let known = witness.by_name.get(name).copied();
+            self.poisoned_devices.extend(known.filter(|_| self.poisoned.contains(&record.seq.0)));
             for row in run.rows() {
                 let time = batch.times[row];
                 if time > latest {

@@ -44,6 +44,8 @@ struct Checker<'a> {
     /// Those of the panes, and more.
     names: Names,
     explained: BTreeSet<PaneId>,
+    /// Devices some of whose events may be in panes and may not.
+    poisoned: BTreeSet<u32>,
     /// Windows that begin by then are not compared.
     horizon: Option<Timestamp>,
     plans: Vec<Plan>,
@@ -163,6 +165,7 @@ impl<'a> Checker<'a> {
             panes,
             names: panes.names.clone(),
             explained: BTreeSet::new(),
+            poisoned: journal.poisoned_devices.clone(),
             trouble: Trouble::default(),
             late,
             without: Vec::new(),
@@ -179,10 +182,10 @@ impl<'a> Checker<'a> {
                 self.judge_late_of_group(*late);
                 next_late += 1;
             }
-            if row.kind == RecordKind::Events && !journal.poisoned.contains(&row.seq.0) {
+            if row.kind == RecordKind::Events {
                 // What cannot be decoded was said elsewhere, and is in no window.
                 if let Ok(batch) = decoder.decode(row.payload) {
-                    self.take(&batch);
+                    self.take(&batch, journal.poisoned.contains(&row.seq.0));
                 }
             }
             ControlFlow::Continue(())
@@ -192,7 +195,7 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    fn take(&mut self, batch: &Batch) {
+    fn take(&mut self, batch: &Batch, poisoned: bool) {
         let devices: Vec<DeviceRef> = batch
             .runs()
             .iter()
@@ -203,7 +206,7 @@ impl<'a> Checker<'a> {
             .collect();
         for window in 0..self.plans.len() {
             if self.plans[window].is_modelled() {
-                self.take_in(window as u32, batch, &devices);
+                self.take_in(window as u32, batch, &devices, poisoned);
             }
         }
     }
@@ -213,7 +216,7 @@ impl<'a> Checker<'a> {
         found.map_or(DeviceRef::UNTYPED, |at| at as u32)
     }
 
-    fn take_in(&mut self, window: u32, batch: &Batch, devices: &[DeviceRef]) {
+    fn take_in(&mut self, window: u32, batch: &Batch, devices: &[DeviceRef], poisoned: bool) {
         let plan = &mut self.plans[window as usize];
         let rules = plan.rules;
         let mut mask = Vec::new();
@@ -260,7 +263,7 @@ impl<'a> Checker<'a> {
                 if rules.by == GroupBy::Device {
                     *late -= i64::from(!key.add(&rules, time, &values));
                 } else {
-                    add_to_group(key, &rules, time, &values, late, self.restarted);
+                    add_to_group(key, &rules, time, &values, late, (self.restarted, poisoned));
                 }
                 if *late == 0 {
                     self.late.remove(&(window, device.index, time));
@@ -314,6 +317,9 @@ impl<'a> Checker<'a> {
     /// Holds a window against its pane. `highs`: how far the key has come at the end, at least and at most; `None`: far enough.
     fn compare(&mut self, id: PaneId, model: &Window, highs: Option<(i64, i64)>) {
         let rules = self.plans[id.0 as usize].rules;
+        if rules.by == GroupBy::Device && self.is_poisoned(id.1) {
+            return;
+        }
         let row = self.panes.rows.get(&id).filter(|row| !row.metrics.is_empty());
         self.explained.insert(id);
         if self.horizon.is_some_and(|horizon| id.2.saturating_sub(rules.gap) <= horizon.0) {
@@ -338,6 +344,12 @@ impl<'a> Checker<'a> {
                 format!("{pane}, revision {}: of {}, {}", row.revision, self.names.name(what.0), what.1)
             });
         }
+    }
+
+    /// Whether a key is a device of which nobody can say what its windows hold.
+    fn is_poisoned(&self, key: u32) -> bool {
+        let number = self.evidence.witness.by_name.get(self.names.name(key));
+        number.is_some_and(|number| self.poisoned.contains(number))
     }
 
     fn finish(&mut self, journal: &Journal) {
@@ -366,7 +378,8 @@ impl<'a> Checker<'a> {
         for (id, row) in &self.panes.rows {
             let plan = &self.plans[id.0 as usize];
             let gone = self.horizon.is_some_and(|horizon| id.2.saturating_sub(plan.rules.gap) <= horizon.0);
-            if plan.is_modelled() && !row.metrics.is_empty() && !gone && !self.explained.contains(id) {
+            let poisoned = plan.rules.by == GroupBy::Device && self.is_poisoned(id.1);
+            if plan.is_modelled() && !row.metrics.is_empty() && !gone && !poisoned && !self.explained.contains(id) {
                 self.trouble.unexplained.add(|| describe_id(&self.names, &self.node.config, *id));
             }
         }
@@ -389,7 +402,7 @@ impl<'a> Checker<'a> {
             let rules = self.plans[window as usize].rules;
             let (last, _) = rules.windows(time).next().unwrap_or((time, time));
             let known = self.horizon.is_none_or(|horizon| last.saturating_sub(rules.gap) > horizon.0);
-            if !known || !self.plans[window as usize].is_modelled() {
+            if !known || !self.plans[window as usize].is_modelled() || self.poisoned.contains(&device) {
                 continue;
             }
             let describe = || {
@@ -408,14 +421,23 @@ impl<'a> Checker<'a> {
 }
 
 /// Takes the node's word for what was late; of sliding windows it does not say which of them an event missed.
-fn add_to_group(key: &mut Key, rules: &Rules, time: i64, values: &[(u32, f64)], late: &mut i64, restarted: bool) {
+fn add_to_group(
+    key: &mut Key,
+    rules: &Rules,
+    time: i64,
+    values: &[(u32, f64)],
+    late: &mut i64,
+    (restarted, poisoned): (bool, bool),
+) {
     let said_late = *late > 0;
     *late -= i64::from(said_late);
     let heard = key.high.saturating_add(HEARD_EARLY.0);
     for (start, end) in rules.windows(time).collect::<Vec<_>>() {
         let sliding = rules.aligned.is_some_and(|(size, slide)| size != slide);
         let window = key.window(start, end);
-        if said_late {
+        if poisoned {
+            window.more += 1;
+        } else if said_late {
             // After a start the node may judge an event anew, before it has heard again of all that it knew then.
             window.more += u64::from(restarted);
         } else {

@@ -5,6 +5,8 @@ use millpond_core::{
     window::{LateEvent, Pane},
 };
 
+use millpond_store::{Commit, Put, Table};
+
 use super::{
     stage::{batch, pane, row, value},
     *,
@@ -187,4 +189,17 @@ fn a_filter_keeps_events_out() {
     let window = "name = \"ten\"\nsize = \"100s\"\nby = \"node\"\nfilter = \"vibration > 9.0\"";
     assert_eq!(of_window(window, &[of_node(0, 100, 50..=79)]), [""; 0]);
     check(&of_window(window, &[of_node(0, 100, 1..=99)]), "it counts 198 (+0), not 60 (+0)");
+}
+
+#[test]
+fn windows_of_a_device_whose_record_was_left_out_are_not_compared() {
+    let mut stage = Stage::honest();
+    // The first record is one of `d1`.
+    let key = [&b"poison/"[..], &1u64.to_be_bytes()].concat();
+    let put = Put { table: Table::Meta, key, value: Some(Default::default()) };
+    stage.commit(&Commit { puts: vec![put], ..Commit::default() });
+    stage.panes(&[Pane { revision: 1, ..pane("d1", 40, 40..=48) }]);
+    assert_eq!(said(&mut stage, PanesAgree), [""; 0]);
+    stage.panes(&[Pane { revision: 1, ..pane("d2", 40, 40..=48) }]);
+    check(&said(&mut stage, PanesAgree), "ten of d2 from 0:00:40");
 }
