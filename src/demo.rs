@@ -19,7 +19,7 @@ use std::{
 use anyhow::Context;
 use millpond_core::time::Span;
 use millpond_env::Env;
-use tokio::sync::watch as flag;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     bench::node::{ChildNode, Launch},
@@ -58,13 +58,13 @@ pub async fn run(env: &Env, options: Options) -> anyhow::Result<bool> {
     let stored_before = node.stored(&client).await?.events.unwrap_or_default();
     let status = Shared::new(Status::new(env.now(), node.pid(), node.mqtt(), node.http(), node.data()));
     status.lock().say_where(env.now());
-    let (stop, stopping) = flag::channel(false);
+    let stop = CancellationToken::new();
     let fleet = fleet::Publisher::open(env, &options, node.mqtt(), &tokens.fleet, status.clone()).await?;
-    let published = spawn(env, fleet.run(env.clone(), stopping.clone()));
+    let published = spawn(env, fleet.run(env.clone(), stop.clone()));
     let subscription = watch::open(env, node.mqtt(), &tokens.view).await?;
-    let watched = spawn(env, watch::run(env.clone(), subscription, client.clone(), status.clone(), stopping));
+    let watched = spawn(env, watch::run(env.clone(), subscription, client.clone(), status.clone(), stop.clone()));
     let shown = show(env, &options, &mut node, &status).await;
-    let _ = stop.send(true);
+    stop.cancel();
     let drained = published.await.context("the fleet failed");
     let _ = watched.await;
     shown?;

@@ -10,7 +10,8 @@ use millpond_core::problem::SpecProblem;
 use millpond_env::{Env, Listener};
 use millpond_gateway::{auth::Auth, broker::Broker, http, mqtt, tap::Tap};
 use prometheus::Registry;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     config::Config,
@@ -70,7 +71,7 @@ impl Edge {
 
 /// What listens.
 struct Doors {
-    stop: watch::Sender<bool>,
+    stop: DropGuard,
     closed: Vec<oneshot::Receiver<()>>,
 }
 
@@ -84,8 +85,8 @@ impl Doors {
         let mqtt = listen(env, "mqtt", config.mqtt.listen).await?;
         let http = listen(env, "http", config.http.listen).await?;
         let addresses = (mqtt.local_addr(), http.local_addr());
-        let (stop, stopped) = watch::channel(false);
-        let mut doors = Doors { stop, closed: Vec::new() };
+        let stop = CancellationToken::new();
+        let mut doors = Doors { stop: stop.clone().drop_guard(), closed: Vec::new() };
         doors.serve(
             env,
             mqtt::serve(
@@ -96,7 +97,7 @@ impl Doors {
                 auth.clone(),
                 config.mqtt.clone(),
                 mqtt::MqttMetrics::new(&running.registry)?,
-                stopped.clone(),
+                stop.clone(),
             ),
         );
         doors.serve(
@@ -109,7 +110,7 @@ impl Doors {
                 running.tap.clone(),
                 config.http.clone(),
                 http::HttpMetrics::new(&running.registry)?,
-                stopped,
+                stop,
             ),
         );
         Ok((doors, addresses.0, addresses.1))
@@ -126,7 +127,7 @@ impl Doors {
 
     /// Each door gives what it has begun a few seconds to end.
     async fn close(self) {
-        self.stop.send_replace(true);
+        self.stop.disarm().cancel();
         for closed in self.closed {
             let _ = closed.await;
         }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use millpond_core::time::{Span, Timestamp};
 use millpond_env::{Env, Mono};
 use millpond_sim::fleet::{FaultKind, Fleet, FleetSpec, PlannedFault, Reading};
-use tokio::sync::watch as flag;
+use tokio_util::sync::CancellationToken;
 
 use super::{Options, Shared, config};
 use millpond_gateway::client::mqtt::{self, Connection, MqttError};
@@ -61,13 +61,13 @@ impl Publisher {
     }
 
     /// Publishes until `stopping`, then until everything is acknowledged or the time for that is over.
-    pub async fn run(mut self, env: Env, stopping: flag::Receiver<bool>) {
+    pub async fn run(mut self, env: Env, stopping: CancellationToken) {
         let mut told = (false, false);
         let mut give_up = None;
         loop {
             let now = env.now();
             self.tell_of_fault(now, &mut told);
-            if *stopping.borrow() {
+            if stopping.is_cancelled() {
                 let until = *give_up.get_or_insert(now.after(DRAIN_TIMEOUT));
                 let done = self.waiting.is_empty() && self.connection.session().in_flight() == 0;
                 if done || now >= until {

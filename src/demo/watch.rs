@@ -4,7 +4,7 @@
 use millpond_core::time::Span;
 use millpond_env::Env;
 use serde_json::Value;
-use tokio::sync::watch as flag;
+use tokio_util::sync::CancellationToken;
 
 use super::{Shared, config, status::Journal};
 use millpond_gateway::client::{
@@ -37,10 +37,10 @@ pub async fn run(
     mut connection: Connection,
     client: HttpClient,
     status: Shared,
-    mut stopping: flag::Receiver<bool>,
+    stopping: CancellationToken,
 ) {
     let mut next_ask = env.now();
-    while !*stopping.borrow() {
+    while !stopping.is_cancelled() {
         let now = env.now();
         if now >= next_ask {
             next_ask = now.after(EVERY);
@@ -50,7 +50,7 @@ pub async fn run(
         }
         let outcome = tokio::select! {
             biased;
-            _ = stopping.changed() => return,
+            () = stopping.cancelled() => return,
             outcome = connection.pump() => outcome,
             () = env.clock.timer(next_ask) => Ok(()),
         };

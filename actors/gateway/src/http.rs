@@ -30,7 +30,8 @@ use hyper::{
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use millpond_core::time::Span;
 use millpond_env::{Env, Listener, Stream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 pub use metrics::HttpMetrics;
 pub use openapi::document as openapi_document;
@@ -51,10 +52,10 @@ struct Door {
     tap: Arc<Tap>,
     settings: HttpSettings,
     metrics: HttpMetrics,
-    stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 }
 
-/// Serves until `stop` is true (or its sender is gone). Then idle connections close at once, requests under way get [`GRACE`] to end,
+/// Serves until `stop` is cancelled. Then idle connections close at once, requests under way get [`GRACE`] to end,
 /// and the door returns when the last connection is closed.
 pub async fn serve(
     env: Env,
@@ -64,31 +65,25 @@ pub async fn serve(
     tap: Arc<Tap>,
     settings: HttpSettings,
     metrics: HttpMetrics,
-    stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(settings.connections_max));
     let all = settings.connections_max.try_into().unwrap_or(u32::MAX);
     let door = Arc::new(Door { env, node, auth, tap, settings, metrics, stop });
     // Set when the grace is over: connections that still live are cut.
-    let (cut, cuts) = watch::channel(false);
-    accept(&door, listener, &slots, cuts).await;
+    let cut = CancellationToken::new();
+    accept(&door, listener, &slots, &cut).await;
     let closed = slots.acquire_many(all);
     if door.env.timeout(GRACE, closed).await.is_err() {
         tracing::info!("cutting HTTP connections that did not end in time");
-        cut.send_replace(true);
+        cut.cancel();
         let _ = slots.acquire_many(all).await;
     }
 }
 
-async fn accept(
-    door: &Arc<Door>,
-    mut listener: Box<dyn Listener>,
-    slots: &Arc<Semaphore>,
-    cuts: watch::Receiver<bool>,
-) {
+async fn accept(door: &Arc<Door>, mut listener: Box<dyn Listener>, slots: &Arc<Semaphore>, cut: &CancellationToken) {
     let router = routes::router(door.clone());
-    let mut stop = door.stop.clone();
-    let mut stopped = pin!(stop.wait_for(|stop| *stop));
+    let mut stopped = pin!(door.stop.cancelled());
     loop {
         let next = async {
             let slot = slots.clone().acquire_owned().await.ok();
@@ -102,7 +97,7 @@ async fn accept(
         match (slot, accepted) {
             (Some(slot), Ok((stream, _))) => {
                 door.metrics.accepted.inc();
-                door.env.spawn(connection(door.clone(), stream, router.clone(), slot, cuts.clone()));
+                door.env.spawn(connection(door.clone(), stream, router.clone(), slot, cut.clone()));
             }
             (None, _) => return,
             (_, Err(error)) => {
@@ -118,7 +113,7 @@ async fn connection(
     stream: Box<dyn Stream>,
     router: Router,
     slot: OwnedSemaphorePermit,
-    mut cuts: watch::Receiver<bool>,
+    cut: CancellationToken,
 ) {
     door.metrics.connections.inc();
     let activity = Arc::new(stream::Activity::default());
@@ -134,11 +129,10 @@ async fn connection(
     // The Date header would be the process clock's, and nobody here needs it.
     http.auto_date_header(false).max_buf_size(HEAD_BYTES_MAX);
     let mut served = pin!(http.serve_connection(TokioIo::new(watched), service));
-    let mut stop = door.stop.clone();
     let ended = tokio::select! {
         biased;
         ended = served.as_mut() => Some(ended),
-        _ = stop.wait_for(|stop| *stop) => None,
+        () = door.stop.cancelled() => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -147,7 +141,7 @@ async fn connection(
             tokio::select! {
                 biased;
                 ended = served.as_mut() => ended,
-                _ = cuts.wait_for(|cut| *cut) => Ok(()),
+                () = cut.cancelled() => Ok(()),
             }
         }
     };

@@ -38,14 +38,15 @@ use std::sync::Arc;
 
 use millpond_core::time::Span;
 use millpond_env::{Env, Listener, Stream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{auth::Auth, broker::Broker, port::Node};
 use door::Door;
 pub use metrics::MqttMetrics;
 pub use settings::MqttSettings;
 
-/// Serves `listener` until `stop` becomes true (or its sender is gone) and all connections ended: those finish what was begun, for at
+/// Serves `listener` until `stop` is cancelled and all connections ended: those finish what was begun, for at
 /// most ten seconds, and say good-bye.
 pub async fn serve(
     env: Env,
@@ -55,7 +56,7 @@ pub async fn serve(
     auth: Arc<Auth>,
     settings: MqttSettings,
     metrics: MqttMetrics,
-    stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 ) {
     let slots = Arc::new(Semaphore::new(settings.connections_max));
     let all = settings.connections_max.try_into().unwrap_or(u32::MAX);

@@ -102,7 +102,8 @@ impl HttpClient {
         body: Option<Bytes>,
     ) -> Result<Response<Incoming>, HttpError> {
         let timed_out = |_| HttpError::TimedOut { host: self.host.clone(), port: self.port };
-        let response = self.env.timeout(PATIENCE, self.exchange(method, path, content_type, body)).await.map_err(timed_out)??;
+        let response =
+            self.env.timeout(PATIENCE, self.exchange(method, path, content_type, body)).await.map_err(timed_out)??;
         if response.status().is_success() {
             return Ok(response);
         }

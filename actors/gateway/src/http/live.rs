@@ -48,13 +48,12 @@ pub(super) async fn tap(State(door): State<Arc<Door>>, Params(watch): Params<Wat
 
 /// The next lines; `None` when the door closes.
 async fn next(door: &Door, subscription: &mut Subscription) -> Option<Bytes> {
-    let mut stop = door.stop.clone();
     let mut lines = Vec::new();
     let mut heartbeat = door.env.sleep(HEARTBEAT);
     while lines.is_empty() {
         tokio::select! {
             biased;
-            _ = stop.wait_for(|stop| *stop) => return None,
+            () = door.stop.cancelled() => return None,
             dropped = subscription.next(&mut lines) => door.metrics.tap_dropped.inc_by(dropped),
             () = &mut heartbeat => lines.push(b'\n'),
         }

@@ -12,6 +12,7 @@ use millpond_core::{
 use prometheus::Registry;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 use self::node::{CREDIT, MemoryNode, field, refused, stored};
 use super::*;
@@ -27,7 +28,7 @@ struct Opened {
     node: Arc<MemoryNode>,
     tap: Arc<Tap>,
     env: Env,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     closed: tokio::sync::oneshot::Receiver<()>,
     metrics: HttpMetrics,
 }
@@ -41,9 +42,9 @@ async fn open(settings: HttpSettings) -> Opened {
     let listener = env.net.listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
     let addr = listener.local_addr();
     let metrics = HttpMetrics::new(&Registry::new()).expect("free names");
-    let (stop, stopped) = watch::channel(false);
+    let stop = CancellationToken::new();
     let (tell, closed) = tokio::sync::oneshot::channel();
-    let served = serve(env.clone(), listener, node.clone(), auth, tap.clone(), settings, metrics.clone(), stopped);
+    let served = serve(env.clone(), listener, node.clone(), auth, tap.clone(), settings, metrics.clone(), stop.clone());
     env.spawn(async move {
         served.await;
         let _ = tell.send(());
@@ -345,7 +346,7 @@ async fn the_tap_shows_events_until_the_door_closes() {
             && !line.contains("0.5"),
         "{line}"
     );
-    door.stop.send_replace(true);
+    door.stop.cancel();
     door.closed.await.expect("the door closes");
     let mut rest = Vec::new();
     let _ = watcher.read_to_end(&mut rest).await;

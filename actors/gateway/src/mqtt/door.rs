@@ -11,7 +11,7 @@ use std::{
 };
 
 use millpond_env::Env;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     MqttMetrics, MqttSettings,
@@ -34,7 +34,7 @@ pub(super) struct Door {
     pub auth: Arc<Auth>,
     pub settings: MqttSettings,
     pub metrics: MqttMetrics,
-    stop: watch::Receiver<bool>,
+    stop: CancellationToken,
     /// Begins the identifiers given to clients that have none, so that those of two boots differ.
     boot: String,
     named: AtomicU64,
@@ -48,7 +48,7 @@ impl Door {
         auth: Arc<Auth>,
         settings: MqttSettings,
         metrics: MqttMetrics,
-        stop: watch::Receiver<bool>,
+        stop: CancellationToken,
     ) -> Door {
         let boot = env.entropy.seed("mqtt.names")[..6].iter().map(|byte| format!("{byte:02x}")).collect();
         Door { env, node, broker, auth, settings, metrics, stop, boot, named: AtomicU64::new(0) }
@@ -56,10 +56,7 @@ impl Door {
 
     /// Resolves when the door closes.
     pub(super) fn stopped(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let mut stop = self.stop.clone();
-        Box::pin(async move {
-            let _ = stop.wait_for(|stop| *stop).await;
-        })
+        Box::pin(self.stop.clone().cancelled_owned())
     }
 
     /// What `future` gives, unless the door closes first.

@@ -7,9 +7,10 @@ use bytes::{Bytes, BytesMut};
 use millpond_env::{Listener, Stream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{MqttMetrics, MqttSettings, codec::*, serve},
@@ -43,7 +44,7 @@ pub(super) struct Served {
     pub node: Arc<FakeNode>,
     pub broker: Arc<Broker>,
     door: mpsc::UnboundedSender<DuplexStream>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     served: JoinHandle<()>,
 }
 
@@ -56,9 +57,9 @@ impl Served {
         let metrics = MqttMetrics::new(&registry).expect("names are free");
         broker.register(&registry).expect("names are free");
         let (door, streams) = mpsc::unbounded_channel();
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
         let serving =
-            serve(env, Box::new(Pipes(streams)), node.clone(), broker.clone(), auth, settings, metrics, stopped);
+            serve(env, Box::new(Pipes(streams)), node.clone(), broker.clone(), auth, settings, metrics, stop.clone());
         Served { node, broker, door, stop, served: tokio::spawn(serving) }
     }
 
@@ -83,7 +84,7 @@ impl Served {
     }
 
     pub(super) async fn stop(self) {
-        self.stop.send(true).expect("it serves");
+        self.stop.cancel();
         self.served.await.expect("it ends");
     }
 }
