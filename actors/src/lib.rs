@@ -4,6 +4,7 @@
 pub mod config;
 pub mod edge;
 pub mod settings;
+pub mod upkeep;
 
 mod alert;
 mod api;

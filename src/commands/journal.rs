@@ -5,9 +5,12 @@ mod export;
 use std::{path::PathBuf, process::ExitCode};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use millpond_actors::STORE_FILE;
+use millpond_actors::{
+    STORE_FILE,
+    upkeep::{self, Repair},
+};
 use millpond_env::Env;
-use millpond_store::{OpenDevice, Options, RepairError, inspect, repair, verify};
+use millpond_store::{OpenDevice, RepairError, inspect, verify};
 
 use crate::{
     commands::out,
@@ -129,25 +132,13 @@ async fn run_inspect(place: Place) -> anyhow::Result<ExitCode> {
 
 async fn run_repair(place: Place) -> anyhow::Result<ExitCode> {
     let env = world_of(&place.data)?;
-    let stamp = env.wall().as_millis();
-    let (draft, aside) = (format!("{STORE_FILE}.repaired"), format!("{STORE_FILE}.damaged-{stamp}"));
-    // What an interrupted repair left is half a file.
-    if env.disk.list("")?.contains(&draft) {
-        env.disk.remove(&draft)?;
-    }
-    let open = device(&env, STORE_FILE);
-    let report = spin(&env, "checking every record", move || verify(&open)).await?.map_err(unreadable)?;
-    if report.is_sound() {
+    let (disk, now_ms) = (env.disk.clone(), env.wall().as_millis());
+    let work = move || upkeep::repair_journal(&disk, now_ms);
+    let done = spin(&env, "checking every record, and writing the sound ones to a new journal", work).await?;
+    let Repair::Done { repaired, aside } = done.map_err(repair_told)? else {
         eprintln!("the journal is sound: there is nothing to repair");
         return Ok(exit::OK);
-    }
-    let (from, to) = (device(&env, STORE_FILE), device(&env, &draft));
-    let repaired =
-        spin(&env, "writing sound records to a new journal", move || repair(&from, &to, Options::default(), stamp))
-            .await?
-            .map_err(repair_told)?;
-    env.disk.rename(STORE_FILE, &aside)?;
-    env.disk.rename(&draft, STORE_FILE)?;
+    };
     let records: u64 = repaired.usage.classes.iter().map(|class| class.records).sum();
     let mut text = format!(
         "origin     {}, incarnation {}\nrecords    {records} saved, {} entries of state\n",
