@@ -35,6 +35,8 @@ pub struct NodeEvidence {
     pub boots: u32,
     /// Times at which the wall clock was changed, and by how many ns it was wrong from then on.
     pub clock_errors: Vec<(Instant, i64)>,
+    /// When an operator repaired the journal, and what came of it.
+    pub repairs: Vec<(Instant, String)>,
     /// When its program was up: begin and end. The last stretch ends with the run.
     pub up: Vec<(Instant, Instant)>,
     pub samples: Vec<Sample>,

@@ -14,7 +14,7 @@ use std::{
 };
 
 use millpond_env::Env;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::{
     fleet::Reading,
@@ -41,18 +41,25 @@ pub struct Floor {
 #[derive(Debug, Default)]
 struct Shared {
     witness: Witness,
-    fleets: BTreeMap<String, Controls>,
+    fleets: BTreeMap<String, Arc<Controls>>,
     failing_receivers: BTreeSet<String>,
 }
 
 /// What faults do to a fleet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Controls {
+    mood: Mutex<Mood>,
+    /// The mood has changed.
+    changed: Notify,
+    lines: Vec<Arc<Queue>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mood {
     /// Devices below this share (by their number) send nothing.
-    silenced: watch::Sender<f64>,
-    /// Counts the storms.
-    storms: watch::Sender<u64>,
-    stop: watch::Sender<bool>,
+    silenced: f64,
+    /// Devices measure no more.
+    stopped: bool,
 }
 
 /// What one connection is to send.
@@ -60,6 +67,8 @@ struct Controls {
 struct Queue {
     waiting: Mutex<VecDeque<Item>>,
     more: Notify,
+    /// The connection is to break.
+    storm: Notify,
 }
 
 /// A reading on its way, or something that looks like one.
@@ -82,10 +91,6 @@ impl Floor {
     }
 
     fn start_fleet(&self, env: &Env, spec: &FleetSpec, doors: &Doors, seed: u64) {
-        let (silenced, silence) = watch::channel(0.0);
-        let (storms, storm) = watch::channel(0);
-        let (stop, stopped) = watch::channel(false);
-        self.lock().fleets.insert(spec.name.clone(), Controls { silenced, storms, stop });
         let lines = if spec.connections == 0 { spec.devices } else { spec.connections.min(spec.devices) };
         let queues: Vec<Arc<Queue>> = (0..lines).map(|_| Arc::default()).collect();
         for (number, queue) in queues.iter().enumerate() {
@@ -96,11 +101,12 @@ impl Floor {
                 doors: doors.clone(),
                 number,
                 queue: queue.clone(),
-                storm: storm.clone(),
             };
             env.spawn(line.run());
         }
-        env.spawn(supply::supply(env.clone(), self.clone(), spec.clone(), seed, queues, silence, stopped));
+        let controls = Arc::new(Controls { lines: queues, ..Controls::default() });
+        self.lock().fleets.insert(spec.name.clone(), controls.clone());
+        env.spawn(supply::supply(env.clone(), self.clone(), spec.clone(), seed, controls));
     }
 
     /// Starts a receiver of notifications on a host of its own.
@@ -111,21 +117,20 @@ impl Floor {
     /// Devices measure no more; what they have measured is still sent.
     pub fn stop_measuring(&self) {
         for controls in self.lock().fleets.values() {
-            controls.silenced.send_replace(0.0);
-            controls.stop.send_replace(true);
+            controls.set(|mood| *mood = Mood { silenced: 0.0, stopped: true });
         }
     }
 
     /// From now on this share of a fleet's devices keeps what it measures to itself.
     pub fn silence(&self, fleet: &str, share: f64) {
         if let Some(controls) = self.lock().fleets.get(fleet) {
-            controls.silenced.send_replace(share);
+            controls.set(|mood| mood.silenced = share);
         }
     }
 
     pub fn storm(&self, fleet: &str) {
         if let Some(controls) = self.lock().fleets.get(fleet) {
-            controls.storms.send_modify(|storms| *storms += 1);
+            controls.lines.iter().for_each(|line| line.storm.notify_one());
         }
     }
 
@@ -153,6 +158,17 @@ impl Floor {
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Controls {
+    fn mood(&self) -> Mood {
+        *self.mood.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Mood)) {
+        change(&mut self.mood.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_one();
     }
 }
 

@@ -21,4 +21,6 @@ pub mod witness;
 pub mod world;
 
 #[cfg(test)]
+mod ambient;
+#[cfg(test)]
 mod tests;

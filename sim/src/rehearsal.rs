@@ -76,6 +76,7 @@ pub struct Rehearsal {
     awaited: BTreeSet<usize>,
     samples: Vec<Vec<Sample>>,
     clock_errors: Vec<Vec<(Instant, i64)>>,
+    repairs: Vec<Vec<(Instant, String)>>,
     measured_until: Instant,
     done: bool,
     panics: mishap::Watch,
@@ -118,6 +119,7 @@ impl Rehearsal {
             awaited: BTreeSet::new(),
             samples: nodes.iter().map(|_| Vec::new()).collect(),
             clock_errors: nodes.iter().map(|_| Vec::new()).collect(),
+            repairs: nodes.iter().map(|_| Vec::new()).collect(),
             measured_until: Instant(scenario.duration.0.max(0) as u64),
             done: false,
             panics,
@@ -310,20 +312,21 @@ impl Rehearsal {
         };
         let samples = std::mem::take(&mut self.samples).into_iter();
         let errors = std::mem::take(&mut self.clock_errors).into_iter();
-        let nodes =
-            std::mem::take(&mut self.nodes).into_iter().zip(samples.zip(errors)).map(|(node, (samples, errors))| {
-                NodeEvidence {
-                    journal: open_journal(&self.world, node.host),
-                    disk: self.world.disk(node.host).map(|disk| disk.stats()).unwrap_or_default(),
-                    boots: self.world.boots(node.host),
-                    name: node.name,
-                    config: node.config,
-                    clock_errors: errors,
-                    up: node.up,
-                    samples,
-                    failed_starts: node.failed_starts,
-                }
-            });
+        let repairs = std::mem::take(&mut self.repairs).into_iter();
+        let nodes = std::mem::take(&mut self.nodes).into_iter().zip(samples.zip(errors.zip(repairs))).map(
+            |(node, (samples, (errors, repairs)))| NodeEvidence {
+                journal: open_journal(&self.world, node.host),
+                disk: self.world.disk(node.host).map(|disk| disk.stats()).unwrap_or_default(),
+                boots: self.world.boots(node.host),
+                name: node.name,
+                config: node.config,
+                clock_errors: errors,
+                repairs,
+                up: node.up,
+                samples,
+                failed_starts: node.failed_starts,
+            },
+        );
         let evidence = Evidence {
             nodes: nodes.collect(),
             scenario: self.plan.scenario.clone(),

@@ -1,13 +1,20 @@
 //! Whole runs.
 
+use std::sync::Arc;
+
 use crate::{
+    ambient::{self, Ambient},
     rehearsal::{Options, Outcome, Plan, Rehearsal},
     scenario::{SHIPPED, Scenario},
+    world::core::{HostId, Instant},
 };
 
 pub fn plan(text: &str) -> Plan {
     let scenario = Scenario::parse(text).unwrap_or_else(|error| panic!("{error}"));
-    let configs = scenario.nodes.iter().map(|node| node.config.clone().try_into().unwrap());
+    let configs = scenario
+        .nodes
+        .iter()
+        .map(|node| node.config.clone().try_into().unwrap_or_else(|error| panic!("{}: {error}", scenario.name)));
     Plan { configs: configs.collect(), scenario }
 }
 
@@ -54,4 +61,67 @@ fn a_small_run_keeps_its_promises() {
     println!("{:#?}", outcome.report);
     assert!(outcome.report.kept());
     assert_eq!(outcome.report.counts.measured, outcome.report.counts.acknowledged);
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_and_another_is_not() {
+    let hash = |seed| run(SMALL, seed).report.hash;
+    assert_eq!(hash(7), hash(7));
+    assert_ne!(hash(7), hash(8));
+}
+
+#[test]
+fn a_run_takes_neither_time_nor_randomness_from_the_real_world() {
+    // What is made once for the whole process is made before.
+    let short = SMALL.replace("60s", "12s").replace("at = \"20s\"", "at = \"5s\"").replace("20s", "1s");
+    run(&short, 1);
+    let (_, ambient) = ambient::count(|| run(&short, 2));
+    assert_eq!(ambient, Ambient { harmless: ambient.harmless, ..Ambient::default() });
+    assert!(ambient.harmless > 100, "the count counts");
+}
+
+#[test]
+fn the_first_event_that_differs_is_named() {
+    let mut first = Rehearsal::new(plan(SMALL), Options { seed: 3, ..Options::default() });
+    first.world().core().tracer().record();
+    while first.step() {}
+    let record = Arc::new(first.world().core().tracer().take_record());
+    assert!(record.len() > 1000);
+
+    let again = |disturb: bool| {
+        let mut again = Rehearsal::new(plan(SMALL), Options { seed: 3, ..Options::default() });
+        again.world().core().tracer().compare(record.clone());
+        while again.step() {
+            if disturb && again.progress().0 == Instant(30_000_000_000) {
+                again.world().core().note(HostId(1), "disturbance", b"");
+            }
+        }
+        again.world().core().tracer().divergence().cloned()
+    };
+    assert!(again(false).is_none(), "{:#?}", again(false));
+    let parts = again(true).expect("the disturbance is found");
+    assert_eq!((parts.kind, parts.at), ("disturbance", Instant(30_000_000_000)));
+    assert!(parts.backtrace.contains("the_first_event_that_differs_is_named"), "{}", parts.backtrace);
+}
+
+/// Not a test of anything but where time goes: `SCENARIO=crash_storm SEED=3 cargo test --release explore -- --ignored --nocapture`.
+#[test]
+#[ignore]
+#[allow(clippy::disallowed_methods)]
+fn explore() {
+    let name = std::env::var("SCENARIO").unwrap();
+    let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap());
+    let text =
+        crate::scenario::shipped(&name).map_or_else(|| std::fs::read_to_string(&name).unwrap(), |s| s.text.to_owned());
+    let mut plan = plan(&text);
+    if let Ok(d) = std::env::var("DURATION") {
+        plan.scenario.duration = d.parse().unwrap();
+    }
+    let began = std::time::Instant::now();
+    let outcome = Rehearsal::new(plan, Options { seed, ..Options::default() }).run();
+    println!("{:#?}", crate::report::Report { nodes: vec![], ..outcome.report.clone() });
+    for node in &outcome.report.nodes {
+        println!("{} {:?} {:?} {}", node.name, node.disk, node.failed_starts, node.commit_seconds_mean);
+    }
+    println!("{} in {:?}", outcome.report.line(), began.elapsed());
 }

@@ -10,7 +10,6 @@ use millpond_gateway::client::{
     mqtt::{Connection, MqttError, Options, Session},
 };
 use rand::RngExt;
-use tokio::sync::watch;
 
 use super::{Doors, Floor, Item, Queue, true_time};
 use crate::scenario::{FleetSpec, Via};
@@ -27,7 +26,6 @@ pub(super) struct Line {
     pub doors: Doors,
     pub number: usize,
     pub queue: Arc<Queue>,
-    pub storm: watch::Receiver<u64>,
 }
 
 /// Readings of one publish: numbers of devices, and their sequence numbers.
@@ -41,7 +39,7 @@ impl Line {
         }
     }
 
-    async fn run_mqtt(mut self) {
+    async fn run_mqtt(self) {
         let mut rng = self.env.rng(&format!("line/{}/{}", self.spec.name, self.number));
         let options = Options {
             host: self.doors.host.clone(),
@@ -74,12 +72,11 @@ impl Line {
 
     /// Publishes until the connection is lost, or (`None`) a storm takes it.
     async fn publish(
-        &mut self,
+        &self,
         connection: &mut Connection,
         flying: &mut BTreeMap<u64, Content>,
         tag: &mut u64,
     ) -> Option<MqttError> {
-        self.storm.mark_unchanged();
         // A gateway waits for company before it publishes.
         let gathers = self.spec.gather.0 > 0;
         let mut due = None;
@@ -98,7 +95,7 @@ impl Line {
             let pumped = tokio::select! {
                 biased;
                 pumped = connection.pump() => pumped,
-                _ = self.storm.changed() => return None,
+                () = self.queue.storm.notified() => return None,
                 () = self.queue.more.notified(), if due.is_none() => Ok(()),
                 () = self.env.clock.timer(waiting.unwrap_or_default()), if waiting.is_some() => Ok(()),
             };
@@ -165,7 +162,7 @@ impl Line {
         })
     }
 
-    async fn run_http(mut self) {
+    async fn run_http(self) {
         let mut rng = self.env.rng(&format!("line/{}/{}", self.spec.name, self.number));
         let url = format!("http://{}:{}", self.doors.host, self.doors.http);
         let Ok(client) = HttpClient::new(self.env.clone(), &url, Some(&self.doors.token)) else { return };
@@ -181,13 +178,13 @@ impl Line {
     }
 
     /// Posts until it is taken.
-    async fn post(&mut self, client: &HttpClient, body: Bytes, content: &Content, rng: &mut StdRng) {
+    async fn post(&self, client: &HttpClient, body: Bytes, content: &Content, rng: &mut StdRng) {
         let mut backoff = Backoff::new(rng);
         loop {
             let posted = tokio::select! {
                 biased;
                 posted = client.post_bytes("/v1/telemetry", "application/x-ndjson", body.clone()) => Some(posted),
-                _ = self.storm.changed() => None,
+                () = self.queue.storm.notified() => None,
             };
             let at = true_time(&self.env);
             match posted {

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use millpond_core::time::{Span, Timestamp};
 use millpond_env::Env;
 use rand::RngExt;
-use tokio::sync::watch;
 
-use super::{Floor, Item, Queue, true_time};
+use super::{Controls, Floor, Item, Queue, true_time};
 use crate::{
     fleet::{Clocks, Delivery, FaultKind, Fleet, FleetSpec as Machines, Mischief, PlannedFault, Troublemaker},
     scenario::FleetSpec,
@@ -17,15 +16,8 @@ use crate::{
 /// How long devices wait with measuring when their line keeps too much already.
 const FULL_PAUSE: Span = Span::from_millis(500);
 
-pub(super) async fn supply(
-    env: Env,
-    floor: Floor,
-    spec: FleetSpec,
-    seed: u64,
-    queues: Vec<Arc<Queue>>,
-    mut silence: watch::Receiver<f64>,
-    stopped: watch::Receiver<bool>,
-) {
+pub(super) async fn supply(env: Env, floor: Floor, spec: FleetSpec, seed: u64, controls: Arc<Controls>) {
+    let queues = &controls.lines;
     let seed = seed ^ millpond_core::ids::device_hash(&spec.name);
     let start = env.wall();
     let mut fleet = Fleet::new(seed, machines(&spec, start));
@@ -35,8 +27,7 @@ pub(super) async fn supply(
     let mut rng = env.rng(&format!("future/{}", spec.name));
     let (mut readings, mut deliveries, mut held) = (Vec::new(), Vec::new(), Vec::new());
     loop {
-        let stop = *stopped.borrow();
-        let share = *silence.borrow_and_update();
+        let super::Mood { silenced: share, stopped: stop } = controls.mood();
         let now = env.wall();
         let full = queues.iter().any(|queue| queue.lock().len() >= spec.keep as usize);
         if !stop && !full {
@@ -63,7 +54,7 @@ pub(super) async fn supply(
             if silent(&delivery) {
                 held.push(delivery);
             } else {
-                hand_over(delivery, &fleet, &queues);
+                hand_over(delivery, &fleet, queues);
             }
         }
         let next =
@@ -76,7 +67,7 @@ pub(super) async fn supply(
         };
         tokio::select! {
             biased;
-            _ = silence.changed() => {}
+            () = controls.changed.notified() => {}
             () = env.sleep(pause) => {}
         }
     }

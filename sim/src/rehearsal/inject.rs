@@ -1,12 +1,13 @@
 //! Faults as they happen, and as they end.
 
+use millpond_actors::upkeep::{self, Repair};
 use millpond_core::time::Span;
 
 use super::{Rehearsal, Todo, calm};
 use crate::{
     scenario::{Fault, Way},
     site::Phase,
-    world::{core::HostId, mishap::known_trip, net::LinkSpec},
+    world::{clock::EPOCH, core::HostId, mishap::known_trip, net::LinkSpec},
 };
 
 /// A panic strikes one of so many handlers of actors that come next.
@@ -97,6 +98,26 @@ impl Rehearsal {
                 disk.flip_bits(bits);
             }),
             Fault::FailingSyncs { syncs, .. } => self.with_disk(host, |disk| disk.fail_syncs(syncs)),
+            Fault::Repair { .. } => {
+                let Some(at) = at else { return };
+                self.kill(at, Span::from_secs(1));
+                let now = self.world.now();
+                let Some(disk) = self.world.disk(host) else { return };
+                let now_ms = EPOCH.as_millis() + (now.0 / 1_000_000) as i64;
+                let outcome = match upkeep::repair_journal(&disk.power_on(), now_ms) {
+                    Ok(Repair::NotNeeded) => "the journal was sound".to_owned(),
+                    Ok(Repair::Done { repaired, .. }) => format!(
+                        "the journal was repaired: incarnation {}, {} receipts for what is lost, {} damaged places",
+                        repaired.incarnation.0,
+                        repaired.lost.len(),
+                        repaired.damage.len()
+                    ),
+                    Err(error) => format!("the journal could not be repaired: {error}"),
+                };
+                disk.close();
+                self.world.core().note(host, "repair", outcome.as_bytes());
+                self.repairs[at].push((now, outcome));
+            }
             Fault::Panic { .. } => {
                 let handlers = 1 + injection.at_ns % PANIC_WITHIN;
                 self.world.mishaps(host).panic_in(handlers);

@@ -115,6 +115,8 @@ pub enum Fault {
     FlipBits { node: String, bits: u32 },
     /// The next syncs fail.
     FailingSyncs { node: String, syncs: u32 },
+    /// An operator ends the program, repairs its journal and starts it again.
+    Repair { node: String },
     /// An actor of the node panics.
     Panic { node: String },
     /// From the next start on, the data of a device makes its shard panic: in its `gate` or in its `windows`.
@@ -156,6 +158,7 @@ impl Fault {
             | Fault::LyingDisk { node, .. }
             | Fault::FlipBits { node, .. }
             | Fault::FailingSyncs { node, .. }
+            | Fault::Repair { node }
             | Fault::Panic { node }
             | Fault::Poison { node, .. } => Some(node),
             Fault::Silence { .. } | Fault::ReconnectStorm { .. } | Fault::FailingReceiver { .. } => None,
@@ -186,6 +189,7 @@ impl Fault {
             Fault::LyingDisk { .. } => "lying_disk",
             Fault::FlipBits { .. } => "flip_bits",
             Fault::FailingSyncs { .. } => "failing_syncs",
+            Fault::Repair { .. } => "repair",
             Fault::Panic { .. } => "panic",
             Fault::Poison { .. } => "poison",
             Fault::Silence { .. } => "silence",

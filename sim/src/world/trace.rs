@@ -47,6 +47,8 @@ pub struct Divergence {
 #[derive(Debug)]
 struct Compare {
     other: Arc<Vec<Note>>,
+    /// Number of the event that is compared with the first of the other run.
+    from: u64,
     found: Option<Divergence>,
 }
 
@@ -87,7 +89,7 @@ impl Tracer {
             && compare.found.is_none()
         {
             let note = Note { at, host, digest: self.hash };
-            let other = compare.other.get(index as usize).copied();
+            let other = compare.other.get((index - compare.from) as usize).copied();
             if other != Some(note) {
                 let other = other.map(|note| (note.at, note.host));
                 let backtrace = Backtrace::force_capture().to_string();
@@ -119,9 +121,9 @@ impl Tracer {
         self.record.take().unwrap_or_default()
     }
 
-    /// From now on each event is compared with that of another run.
+    /// From now on each event is compared with that of another run, which was recorded from the same point on.
     pub fn compare(&mut self, other: Arc<Vec<Note>>) {
-        self.compare = Some(Compare { other, found: None });
+        self.compare = Some(Compare { other, from: self.noted, found: None });
     }
 
     pub fn divergence(&self) -> Option<&Divergence> {

@@ -219,6 +219,7 @@ impl Stage {
             disk: Default::default(),
             boots: 1,
             clock_errors: Vec::new(),
+            repairs: Vec::new(),
             up: vec![(second(0), second(300))],
             samples: samples.collect(),
             failed_starts: Default::default(),
