@@ -71,10 +71,10 @@ struct Queue {
     storm: Notify,
 }
 
-/// A reading on its way, or something that looks like one.
+/// A reading on its way, with the number of its device in the witness, or something that looks like one.
 #[derive(Clone, Debug)]
 enum Item {
-    Reading(Reading),
+    Reading { device: u32, reading: Reading },
     Malformed { topic: String, payload: Vec<u8> },
 }
 
@@ -169,6 +169,12 @@ impl Controls {
     fn set(&self, change: impl FnOnce(&mut Mood)) {
         change(&mut self.mood.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.notify_one();
+    }
+}
+
+impl Item {
+    fn is_reading(&self) -> bool {
+        matches!(self, Item::Reading { .. })
     }
 }
 

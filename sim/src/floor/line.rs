@@ -1,6 +1,9 @@
 //! A line: one connection to a node, and the devices behind it. What was not acknowledged is sent again until it is.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use millpond_core::time::Span;
@@ -129,37 +132,28 @@ impl Line {
     fn next_payload(&self) -> Option<(String, Bytes, Content)> {
         let mut waiting = self.queue.lock();
         let first = waiting.pop_front()?;
-        let first = match first {
+        let (device, first) = match first {
             Item::Malformed { topic, payload } => return Some((topic, payload.into(), Content::new())),
-            Item::Reading(reading) => reading,
+            Item::Reading { device, reading } => (device, reading),
         };
         let mut text = String::with_capacity(256);
         if self.spec.connections == 0 {
             first.write_json(None, &mut text);
             let topic = format!("devices/{}/telemetry", first.device);
-            return Some((topic, text.into(), self.content_of(&[&first.device], &[first.seq])));
+            return Some((topic, text.into(), vec![(device, first.seq)]));
         }
-        let (mut names, mut numbers) = (vec![first.device.clone()], vec![first.seq]);
+        let mut content = vec![(device, first.seq)];
         text.push('[');
         first.write_json(Some("device"), &mut text);
-        while numbers.len() < READINGS_MAX {
-            let Some(Item::Reading(_)) = waiting.front() else { break };
-            let Some(Item::Reading(reading)) = waiting.pop_front() else { break };
+        while content.len() < READINGS_MAX
+            && let Some(Item::Reading { device, reading }) = pop_if(&mut waiting, Item::is_reading)
+        {
             text.push(',');
             reading.write_json(Some("device"), &mut text);
-            names.push(reading.device);
-            numbers.push(reading.seq);
+            content.push((device, reading.seq));
         }
         text.push(']');
-        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-        Some(("telemetry".to_owned(), text.into(), self.content_of(&names, &numbers)))
-    }
-
-    fn content_of(&self, names: &[&str], numbers: &[u64]) -> Content {
-        self.floor.with_witness(|witness| {
-            let device = |name: &&str| witness.by_name.get(*name).copied().unwrap_or_default();
-            names.iter().map(device).zip(numbers.iter().copied()).collect()
-        })
+        Some(("telemetry".to_owned(), text.into(), content))
     }
 
     async fn run_http(self) {
@@ -216,29 +210,25 @@ impl Line {
     /// Lines of JSON; something malformed goes by itself.
     fn next_body(&self) -> Option<(Bytes, Content)> {
         let mut waiting = self.queue.lock();
-        let (mut text, mut names, mut numbers) = (String::new(), Vec::new(), Vec::new());
-        while numbers.len() < READINGS_MAX {
-            match waiting.front() {
-                Some(Item::Reading(_)) => {}
-                Some(Item::Malformed { payload, .. }) if numbers.is_empty() => {
-                    let payload = Bytes::from(payload.clone());
-                    waiting.pop_front();
-                    return Some((payload, Content::new()));
+        let (mut text, mut content) = (String::new(), Content::new());
+        while content.len() < READINGS_MAX
+            && let Some(item) = pop_if(&mut waiting, |item| item.is_reading() || content.is_empty())
+        {
+            match item {
+                Item::Malformed { payload, .. } => return Some((payload.into(), content)),
+                Item::Reading { device, reading } => {
+                    reading.write_json(Some("device"), &mut text);
+                    text.push('\n');
+                    content.push((device, reading.seq));
                 }
-                _ => break,
             }
-            let Some(Item::Reading(reading)) = waiting.pop_front() else { break };
-            reading.write_json(Some("device"), &mut text);
-            text.push('\n');
-            names.push(reading.device);
-            numbers.push(reading.seq);
         }
-        if numbers.is_empty() {
-            return None;
-        }
-        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
-        Some((text.into(), self.content_of(&names, &numbers)))
+        (!content.is_empty()).then(|| (text.into(), content))
     }
+}
+
+fn pop_if(waiting: &mut VecDeque<Item>, wanted: impl FnOnce(&Item) -> bool) -> Option<Item> {
+    if waiting.front().is_some_and(wanted) { waiting.pop_front() } else { None }
 }
 
 /// Pauses between tries.

@@ -6,11 +6,12 @@ use millpond_core::time::{Span, Timestamp};
 use millpond_env::Env;
 use rand::RngExt;
 
-use super::{Controls, Floor, Item, Queue, true_time};
+use super::{Controls, Floor, Item, Queue};
 use crate::{
     fleet::{Clocks, Delivery, FaultKind, Fleet, FleetSpec as Machines, Mischief, PlannedFault, Troublemaker},
     scenario::FleetSpec,
     witness::{Sent, digest},
+    world::{clock::EPOCH, core::Instant},
 };
 
 /// How long devices wait with measuring when their line keeps too much already.
@@ -25,6 +26,8 @@ pub(super) async fn supply(env: Env, floor: Floor, spec: FleetSpec, seed: u64, c
         fleet.machines().map(|(name, _, _)| floor.with_witness(|witness| witness.add(name, &spec.node))).collect();
     let mut trouble = Troublemaker::new(seed, mischief(&spec));
     let mut rng = env.rng(&format!("future/{}", spec.name));
+    // A gateway that gathers does not look at every reading by itself.
+    let pause_min = Span((spec.gather.0 / 8).max(1));
     let (mut readings, mut deliveries, mut held) = (Vec::new(), Vec::new(), Vec::new());
     loop {
         let super::Mood { silenced: share, stopped: stop } = controls.mood();
@@ -39,7 +42,7 @@ pub(super) async fn supply(env: Env, floor: Floor, spec: FleetSpec, seed: u64, c
             }
             let sent = Sent {
                 stamp: reading.ts,
-                measured: true_time(&env),
+                measured: Instant(reading.at.since(EPOCH).0.max(0) as u64),
                 acked: Sent::NEVER,
                 digest: digest(reading.ts, reading.metrics()),
             };
@@ -54,14 +57,14 @@ pub(super) async fn supply(env: Env, floor: Floor, spec: FleetSpec, seed: u64, c
             if silent(&delivery) {
                 held.push(delivery);
             } else {
-                hand_over(delivery, &fleet, queues);
+                hand_over(delivery, &fleet, &devices, queues);
             }
         }
         let next =
             if stop { trouble.next_due() } else { [fleet.next_due(), trouble.next_due()].into_iter().flatten().min() };
         let pause = match next {
             _ if full && !stop => FULL_PAUSE,
-            Some(at) => at.since(now).max(Span(1)),
+            Some(at) => at.since(now).max(pause_min),
             None if held.is_empty() => return,
             None => Span::from_secs(1),
         };
@@ -80,9 +83,11 @@ fn machine_of(delivery: &Delivery) -> Option<u32> {
     }
 }
 
-fn hand_over(delivery: Delivery, fleet: &Fleet, queues: &[Arc<Queue>]) {
+fn hand_over(delivery: Delivery, fleet: &Fleet, devices: &[u32], queues: &[Arc<Queue>]) {
     let (machine, item) = match delivery {
-        Delivery::Reading(reading) => (reading.machine, Item::Reading(reading)),
+        Delivery::Reading(reading) => {
+            (reading.machine, Item::Reading { device: devices[reading.machine as usize], reading })
+        }
         Delivery::Malformed { device, payload } => {
             let machine = fleet.machines().position(|(name, _, _)| *name == *device).unwrap_or(0) as u32;
             (machine, Item::Malformed { topic: format!("devices/{device}/telemetry"), payload })
