@@ -5,7 +5,7 @@
 //! A record that makes this code panic is named, so that the caller can set it aside and begin again without it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
     panic::{AssertUnwindSafe, catch_unwind},
 };
@@ -58,14 +58,40 @@ pub enum RecoveryError {
     #[error("the journal cannot be read")]
     Store(#[from] ReadError),
     /// The record with this number makes a shard or a window panic.
-    #[error("record {} makes the data plane fail", .0.0)]
-    Poison(Seq),
+    /// Leaving out the data of these devices (none: all of the record) may help.
+    #[error("record {} makes the data plane fail", .seq.0)]
+    Poison { seq: Seq, devices: Vec<String> },
 }
 
-/// The row that keeps a record from being applied again.
-pub fn poison_put(seq: Seq) -> Put {
-    let key = [POISON_PREFIX, &seq.0.to_be_bytes()].concat();
+/// The row that keeps a device's part of a record from being applied to windows and rules again; without a device, all of the record.
+pub fn poison_put(seq: Seq, device: &str) -> Put {
+    let key = [POISON_PREFIX, &seq.0.to_be_bytes(), device.as_bytes()].concat();
     Put { table: Table::Meta, key, value: Some(bytes::Bytes::from_static(b"")) }
+}
+
+/// Which devices of a batch make a shard fail, each tried alone on a shard that knows nothing yet. It may be none, when it takes more
+/// than the batch to make one fail.
+pub fn culprits(
+    settings: &Settings,
+    trips: &Trips,
+    batch: &Batch,
+    apply: impl Fn(&mut ShardCore, &mut Batch),
+) -> Vec<String> {
+    let names: BTreeSet<&str> = batch.runs().iter().map(|run| batch.device(run)).collect();
+    let fails = |name: &&str| {
+        let Ok(mut core) = ShardCore::new(settings, trips) else { return false };
+        let mut alone = rows_of(batch, |device| device == *name);
+        catch_unwind(AssertUnwindSafe(|| apply(&mut core, &mut alone))).is_err()
+    };
+    names.into_iter().filter(fails).map(str::to_owned).collect()
+}
+
+fn rows_of(batch: &Batch, wanted: impl Fn(&str) -> bool) -> Batch {
+    let mut part = Batch::empty(batch.shape.clone());
+    for run in batch.runs().iter().filter(|run| wanted(batch.device(run))) {
+        run.rows().for_each(|row| part.push_row_of(batch, batch.device(run), row));
+    }
+    part
 }
 
 /// # Errors
@@ -96,7 +122,7 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
             recovered.windows[index].panes.emitted_late(event);
         }
     }
-    replay(&mut recovered, reader, cursor, &poison)?;
+    replay(settings, trips, &mut recovered, reader, cursor, &poison)?;
     for pane in &journaled {
         if let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) {
             recovered.windows[index].rules.apply(pane, &mut recovered.signals);
@@ -104,7 +130,7 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
     }
     for (name, _) in device::quarantined(reader) {
         let shard = shard_of(&name, recovered.shards.len());
-        recovered.shards[shard].gate.quarantine(&name, true);
+        recovered.shards[shard].gate.set_apart(&name, Timestamp::from_millis(recovered.hlc.wall_ms()));
     }
     for class in [Class::Alert, Class::State] {
         reader.scan(class, cursor.next(), |row| {
@@ -184,45 +210,78 @@ fn load_alerts(reader: &Reader) -> Result<Vec<Alert>, ReadError> {
     }
 }
 
-fn poison(reader: &Reader) -> Result<BTreeSet<Seq>, ReadError> {
-    let page = reader.list(Table::Meta, POISON_PREFIX, 4096)?;
-    let seq =
-        |key: &[u8]| key.strip_prefix(POISON_PREFIX).and_then(|rest| rest.try_into().ok()).map(u64::from_be_bytes);
-    Ok(page.iter().map_while(|(key, _)| seq(key)).map(Seq).collect())
+/// Devices that are left out of a record; an empty name stands for all of them.
+type Poison = BTreeMap<Seq, BTreeSet<String>>;
+
+fn poison(reader: &Reader) -> Result<Poison, ReadError> {
+    let mut marks = Poison::new();
+    for (key, _) in reader.list(Table::Meta, POISON_PREFIX, 4096)? {
+        let Some((seq, device)) = key.strip_prefix(POISON_PREFIX).and_then(|rest| rest.split_first_chunk()) else {
+            break;
+        };
+        let device = String::from_utf8_lossy(device).into_owned();
+        marks.entry(Seq(u64::from_be_bytes(*seq))).or_default().insert(device);
+    }
+    Ok(marks)
 }
 
 fn replay(
+    settings: &Settings,
+    trips: &Trips,
     recovered: &mut Recovered,
     reader: &Reader,
     cursor: Seq,
-    poison: &BTreeSet<Seq>,
+    poison: &Poison,
 ) -> Result<(), RecoveryError> {
     let mut decoder = block::Decoder::new();
     let mut poisoned = None;
     reader.scan(Class::Raw, cursor.next(), |row| {
         recovered.hlc = recovered.hlc.max(row.hlc);
-        if row.kind != RecordKind::Events || poison.contains(&row.seq) {
+        if row.kind != RecordKind::Events {
             return ControlFlow::Continue(());
         }
         let received = Timestamp::from_millis(row.hlc.wall_ms());
-        let outcome = catch_unwind(AssertUnwindSafe(|| match decoder.decode(row.payload) {
-            Ok(batch) => apply(recovered, &batch, received),
+        let batch = match decoder.decode(row.payload) {
+            Ok(batch) => batch,
             Err(error) => {
-                tracing::error!(seq = row.seq.0, %error, "a journaled block cannot be read and is left out; MP0402")
+                tracing::error!(seq = row.seq.0, %error, "a journaled block cannot be read and is left out; MP0402");
+                return ControlFlow::Continue(());
             }
-        }));
+        };
+        let left_out = poison.get(&row.seq);
+        let outcome = catch_unwind(AssertUnwindSafe(|| apply(recovered, &batch, left_out, received)));
         if outcome.is_err() {
-            poisoned = Some(row.seq);
+            let devices = culprits(settings, trips, &batch, |core, alone| {
+                let mut devices = Vec::new();
+                core.gate.observe(received, alone, &mut devices);
+                core.apply(alone, &devices, received, &mut core.outputs());
+            });
+            poisoned = Some(RecoveryError::Poison { seq: row.seq, devices });
             return ControlFlow::Break(());
         }
         recovered.records += 1;
         recovered.events += u64::from(row.rows);
         ControlFlow::Continue(())
     })?;
-    poisoned.map_or(Ok(()), |seq| Err(RecoveryError::Poison(seq)))
+    poisoned.map_or(Ok(()), Err)
 }
 
-fn apply(recovered: &mut Recovered, batch: &Batch, received: Timestamp) {
+/// What is left out of windows and rules is still known to the gate: an event that is sent again is a duplicate.
+fn apply(recovered: &mut Recovered, batch: &Batch, left_out: Option<&BTreeSet<String>>, received: Timestamp) {
+    let Some(left_out) = left_out else { return apply_all(recovered, batch, received) };
+    let is_out = |device: &str| left_out.contains(device) || left_out.contains("");
+    let shards = recovered.shards.len();
+    for shard in 0..shards {
+        let part = rows_of(batch, |device| is_out(device) && shard_of(device, shards) == shard);
+        recovered.shards[shard].gate.observe(received, &part, &mut Vec::new());
+    }
+    let rest = rows_of(batch, |device| !is_out(device));
+    if rest.rows() > 0 {
+        apply_all(recovered, &rest, received);
+    }
+}
+
+fn apply_all(recovered: &mut Recovered, batch: &Batch, received: Timestamp) {
     let shards = recovered.shards.len();
     let homes: Vec<usize> = batch.runs().iter().map(|run| shard_of(batch.device(run), shards)).collect();
     let first = homes.first().copied().unwrap_or(0);
@@ -230,10 +289,7 @@ fn apply(recovered: &mut Recovered, batch: &Batch, received: Timestamp) {
         return apply_in(recovered, first, batch, received);
     }
     for shard in 0..shards {
-        let mut part = Batch::empty(batch.shape.clone());
-        for (run, _) in batch.runs().iter().zip(&homes).filter(|(_, home)| **home == shard) {
-            run.rows().for_each(|row| part.push_row_of(batch, batch.device(run), row));
-        }
+        let part = rows_of(batch, |device| shard_of(device, shards) == shard);
         if part.rows() > 0 {
             apply_in(recovered, shard, &part, received);
         }

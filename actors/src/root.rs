@@ -10,13 +10,13 @@ use millpond_core::{
 };
 use millpond_env::Env;
 use millpond_gateway::{broker::Broker, tap::Tap};
-use millpond_store::{Reader, Store};
+use millpond_store::{Put, Reader, Store};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::sync::oneshot;
 
 use crate::{
     alert::{self, AlertActor},
-    device::{self, Directory, DirectoryMsg},
+    device::{self, Directory, DirectoryMsg, quarantine_put},
     front::Front,
     health::Pulse,
     journal::{self, Journal, JournalMsg, Unit, Work},
@@ -293,14 +293,23 @@ async fn recover(args: &Arguments, journal: Option<&ActorRef<JournalMsg>>) -> Re
         let (settings, reader) = (args.settings.clone(), args.reader.clone());
         let trips = Trips::of(args.env.trace.as_ref());
         let outcome = args.env.unblock(move || recovery::recover(&settings, &reader, &trips)).await;
-        let seq = match outcome {
+        let (seq, devices) = match outcome {
             Some(Ok(recovered)) => return Ok(recovered),
-            Some(Err(RecoveryError::Poison(seq))) => seq,
+            Some(Err(RecoveryError::Poison { seq, devices })) => (seq, devices),
             Some(Err(error)) => return Err(error.into()),
             None => return Err("recovery panicked".into()),
         };
-        tracing::error!(seq = seq.0, "a record makes the data plane fail and is left out from now on (MP0113)");
-        let work = Work { puts: vec![recovery::poison_put(seq)], ..Work::default() };
+        tracing::error!(
+            seq = seq.0,
+            ?devices,
+            "a record makes the data plane fail; it is left out from now on, and its devices are quarantined (MP0113)"
+        );
+        let mut puts: Vec<Put> = devices.iter().map(|device| recovery::poison_put(seq, device)).collect();
+        puts.extend(devices.iter().map(|device| quarantine_put(device, "its data made windows fail")));
+        if devices.is_empty() {
+            puts.push(recovery::poison_put(seq, ""));
+        }
+        let work = Work { puts, ..Work::default() };
         match journal {
             Some(journal) => {
                 let (tx, rx) = oneshot::channel();

@@ -43,7 +43,7 @@ use millpond_store::Append;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use self::{
-    core::{Outputs, ShardCore},
+    core::{Outputs, ShardCore, Trips},
     gather::{Counts, Gather, Piece},
 };
 use crate::{
@@ -54,6 +54,7 @@ use crate::{
     journal::{JournalMsg, Unit, Verdict, Work},
     metrics::ShardMetrics,
     plane::{Party, shard_part},
+    recovery,
     settings::Settings,
     window::WindowMsg,
 };
@@ -374,7 +375,8 @@ impl State {
         }
     }
 
-    /// Keeps a batch that made the gate panic as a dead letter, and quarantines its devices.
+    /// Keeps a batch that made the gate panic as a dead letter, and quarantines the devices whose data did it, or all of them when none
+    /// of them does it alone.
     fn set_aside(&mut self, batch: Batch, block: Option<Bytes>, source: &Source, received: Timestamp) {
         let payload = block.map(|block| block.to_vec()).or_else(|| {
             catch_unwind(AssertUnwindSafe(|| {
@@ -384,7 +386,13 @@ impl State {
             }))
             .ok()
         });
-        let devices: Vec<&str> = batch.runs().iter().map(|run| batch.device(run)).collect();
+        let trips = Trips::of(self.args.env.trace.as_ref());
+        let mut devices = recovery::culprits(&self.args.settings, &trips, &batch, |core, alone| {
+            core.admit(received, alone, &mut Admitted::default());
+        });
+        if devices.is_empty() {
+            devices = batch.runs().iter().map(|run| batch.device(run).to_owned()).collect();
+        }
         tracing::error!(
             ?devices,
             "a batch made its shard fail; it is kept as a dead letter and its devices are quarantined; MP0113"
@@ -393,7 +401,7 @@ impl State {
             received,
             reason: Reason::Poison,
             detail: "the batch made its shard fail".into(),
-            device: devices.first().copied().unwrap_or_default().into(),
+            device: devices.first().cloned().unwrap_or_default(),
             login: source.login.to_string(),
             door: source.door.into(),
             format: PayloadFormat::Block,

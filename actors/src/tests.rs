@@ -167,6 +167,29 @@ async fn a_record_that_makes_windows_fail_is_left_out_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn only_the_device_whose_data_makes_a_shard_fail_is_set_apart() {
+    for poison in [IN_GATE, IN_APPLY] {
+        let node = start(&Memory::default(), 1).await;
+        assert_eq!(publish(&node, &["good", poison], 0..5).await, Receipt::Refused(Refusal::Failed));
+        // The devices send it again, as they must.
+        let mut again = Receipt::Refused(Refusal::Failed);
+        while again == Receipt::Refused(Refusal::Failed) {
+            again = publish(&node, &["good", poison], 0..5).await;
+        }
+        let Receipt::Stored { accepted, duplicates, rejected } = again else { panic!("{again:?}") };
+        assert_eq!((accepted + duplicates, rejected), (5, 5));
+        assert_eq!(
+            publish(&node, &["good", poison], 5..60).await,
+            Receipt::Stored { accepted: 55, duplicates: 0, rejected: 55 }
+        );
+        until("the panes", async || panes(&node, "each").await.len() == 5).await;
+        assert_eq!(count(&node, "good").await, 60);
+        assert!(count(&node, poison).await <= 5, "an event that was set apart is stored twice");
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_crash_between_checkpoints_gives_the_same_panes() {
     let memory = Memory::default();
     let undisturbed = start(&Memory::default(), 1).await;

@@ -268,6 +268,13 @@ impl Gate {
         index.is_some()
     }
 
+    /// Sets a device apart that may not be known yet: it may be its very first event that does the harm.
+    pub fn set_apart(&mut self, name: &str, received: Timestamp) {
+        if let Some(index) = self.find(name).or_else(|| self.register(name, received)) {
+            self.slots[index as usize].quarantined = true;
+        }
+    }
+
     /// The devices and what is remembered of them, as MessagePack.
     pub fn save(&self) -> Vec<u8> {
         saved::save(self)

@@ -80,7 +80,11 @@ impl ShardCore {
 
     /// Judges a batch that came in.
     pub fn admit(&mut self, received: Timestamp, batch: &mut Batch, out: &mut Admitted) {
-        trip(&self.trips.gate, batch);
+        let quarantined =
+            |device: &str| self.gate.find(device).is_some_and(|index| self.gate.device(index).quarantined);
+        if !self.trips.gate.as_deref().is_some_and(quarantined) {
+            trip(&self.trips.gate, batch);
+        }
         self.gate.admit(received, batch, out);
     }
 
