@@ -7,7 +7,8 @@
 //! The disk may fill. States: *room* → *tight* (a commit failed for want of space, or the file system has less left than the reserve)
 //! → *refusing* (giving way was not allowed or did not help) → *room*. In *tight* commits ask the store to give up the oldest
 //! records of the lowest class. In *refusing* units of events are refused as they come, except one probe per second; all else stays
-//! in the queue, for results and receipts must not be lost.
+//! in the queue, for results and receipts must not be lost. Nothing is tried more often than that either: a commit that fails makes
+//! the store open its file anew, and read it.
 //!
 //! Invariants
 //! 1. Units are committed or refused in the order in which they came.
@@ -60,6 +61,8 @@ pub struct Group<U> {
     last_push: Mono,
     bytes_per_s: f64,
     room: Room,
+    /// After a commit that failed for want of space none is tried before this.
+    retry_at: Mono,
     may_give_way: bool,
 }
 
@@ -74,6 +77,7 @@ impl<U: Weighed> Group<U> {
             last_push: Mono(0),
             bytes_per_s: 0.0,
             room: Room::Enough,
+            retry_at: Mono(0),
             may_give_way,
         }
     }
@@ -108,6 +112,9 @@ impl<U: Weighed> Group<U> {
     pub fn next(&mut self, now: Mono) -> Next<U> {
         if self.committing || self.queue.is_empty() {
             return Next::Nothing;
+        }
+        if now < self.retry_at {
+            return Next::WaitUntil(self.retry_at);
         }
         let due = self.last_done.after(self.linger);
         if self.queued_bytes < LINGER_BYTES_MAX && self.bytes_per_s < TRICKLE_BYTES_PER_S && now < due {
@@ -153,7 +160,8 @@ impl<U: Weighed> Group<U> {
             self.put_back(units);
             return Vec::new();
         }
-        self.room = Room::Refusing { probe_at: now.after(PROBE_EVERY) };
+        self.retry_at = now.after(PROBE_EVERY);
+        self.room = Room::Refusing { probe_at: self.retry_at };
         // Raw units of the queue are refused as well: they came after the failed ones (invariant 1).
         let queued: Vec<U> = self.queue.drain(..).collect();
         self.queued_bytes = 0;
@@ -242,6 +250,18 @@ mod tests {
         assert_eq!(committed_numbers(group.next(at(1100))), [2, 5]);
         group.committed(at(1101));
         assert_eq!(group.room(), Room::Enough);
+    }
+
+    #[test]
+    fn what_must_be_kept_on_a_full_disk_is_tried_once_a_second() {
+        let mut group = Group::new(Span::ZERO, false);
+        group.push(at(1), Small(1, Class::Pane));
+        let Next::Commit { units, .. } = group.next(at(1)) else { panic!() };
+        assert_eq!(group.failed_full(at(2), units, false), []);
+        assert_eq!(group.next(at(2)), Next::WaitUntil(at(1002)));
+        group.push(at(3), Small(2, Class::Alert));
+        assert_eq!(group.next(at(900)), Next::WaitUntil(at(1002)));
+        assert_eq!(committed_numbers(group.next(at(1002))), [1, 2]);
     }
 
     #[test]
