@@ -1,5 +1,7 @@
 //! Whole runs.
 
+mod planted;
+
 use std::sync::Arc;
 
 use crate::{

@@ -267,23 +267,12 @@ fn is_as_sent(batch: &Batch, row: usize, sent: &Sent, on_future: OnFuture) -> bo
     on_future == OnFuture::Clamp && sent.stamp > time && digest(sent.stamp, metrics()) == sent.digest
 }
 
-/// Whether something was done to the node's disk that takes away what was stored; readings acknowledged then are nobody's fault.
+/// Whether the disk was taken away after a reading was acknowledged: one that is gone takes along what is on it. A disk that lies is no
+/// excuse: nothing is left of a promise that was made on it, and the user is to see that.
 pub fn is_excused(node: &NodeEvidence, evidence: &Evidence, acked: Instant) -> bool {
     let of_node = evidence.injections.iter().filter(|injection| injection.fault.node() == Some(&*node.name));
-    let power_after = |at: u64| {
-        evidence.injections.iter().any(|other| {
-            other.at_ns >= at
-                && other.fault.node() == Some(&*node.name)
-                && matches!(other.fault, Fault::PowerLoss { .. } | Fault::Wipe { .. })
-        })
-    };
     of_node.into_iter().any(|injection| match &injection.fault {
         Fault::Wipe { down, .. } => acked.0 <= injection.at_ns + down.0.0.max(0) as u64,
-        // What it said to have written before the power went was never there.
-        Fault::LyingDisk { lasts, .. } => {
-            let end = injection.at_ns + lasts.0.0.max(0) as u64 + 10_000_000_000;
-            (injection.at_ns..end).contains(&acked.0) && power_after(injection.at_ns)
-        }
         _ => false,
     })
 }
