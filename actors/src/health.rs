@@ -2,7 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use millpond_core::time::Span;
+use millpond_core::{
+    planted::{self, Bug},
+    time::Span,
+};
 use millpond_env::Mono;
 use millpond_gateway::port::Health;
 
@@ -80,7 +83,8 @@ impl Pulse {
                 (false, true) => "ok",
                 (false, false) => "degraded",
             };
-            let ready = !failing && !beats.rebuilding && !matches!(beats.room, Room::Refusing { .. });
+            let ready = planted::is(Bug::AlwaysReady)
+                || !failing && !beats.rebuilding && !matches!(beats.room, Room::Refusing { .. });
             Health { status, ready, reasons }
         })
     }

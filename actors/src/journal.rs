@@ -355,9 +355,14 @@ impl State {
                 self.tell(outcome.units, false);
             }
         }
+        self.show_room();
+        self.commit_if_due(me);
+    }
+
+    /// Health and metrics say what the queue does.
+    fn show_room(&self) {
         self.metrics.refusing.set(i64::from(matches!(self.group.room(), Room::Refusing { .. })));
         self.pulse.set_room(self.group.room());
-        self.commit_if_due(me);
     }
 
     /// A commit that left nothing behind: what can be sent again is refused, the rest is tried again.
@@ -392,7 +397,7 @@ impl State {
         let reserve = self.settings.store.min_free_bytes.min(total / 20);
         self.metrics.disk_free.set(free as i64);
         self.group.space(self.env.now(), free >= reserve);
-        self.pulse.set_room(self.group.room());
+        self.show_room();
     }
 
     fn tick(&mut self, me: &ActorRef<JournalMsg>) {

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::{
     alert::Notification,
+    planted::{self, Bug},
     record::{self, Class},
     time::{Span, Timestamp},
 };
@@ -182,7 +183,11 @@ async fn deliver(env: &Env, settings: &WebhookSettings, notification: &Notificat
     let mut headers: Vec<(String, String)> =
         settings.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     headers.push(("content-type".into(), "application/json".into()));
-    headers.push(("idempotency-key".into(), notification.id.clone()));
+    let mut key = notification.id.clone();
+    if planted::is(Bug::NewKeyForEachTry) {
+        key.push_str(&env.now().0.to_string());
+    }
+    headers.push(("idempotency-key".into(), key));
     match webhook::post(env, &settings.url, &headers, Bytes::from(body), settings.timeout).await {
         Ok(status) if (200..300).contains(&status) => (true, String::new()),
         Ok(status) => (false, format!("the webhook answered with status {status}")),

@@ -15,15 +15,27 @@ pub enum Bug {
     FutureStampMovesWatermark,
     /// Gives up old records without a receipt.
     DropWithoutRecord,
+    /// Takes an event that is sent again for a new one.
+    ForgetDuplicates,
+    /// Keeps everything, whatever its quota.
+    ForgetQuota,
+    /// Gives each try to deliver a notification an identity of its own.
+    NewKeyForEachTry,
+    /// Says that the node is ready, whatever is wrong.
+    AlwaysReady,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 5] = [
+    pub const ALL: [Bug; 9] = [
         Bug::AckBeforeCommit,
         Bug::CursorOutsideTransaction,
         Bug::ForgetCheckpoint,
         Bug::FutureStampMovesWatermark,
         Bug::DropWithoutRecord,
+        Bug::ForgetDuplicates,
+        Bug::ForgetQuota,
+        Bug::NewKeyForEachTry,
+        Bug::AlwaysReady,
     ];
 }
 

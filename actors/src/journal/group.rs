@@ -6,8 +6,8 @@
 //!
 //! The disk may fill. States: *room* → *tight* (a commit failed for want of space, or the file system has less left than the reserve)
 //! → *refusing* (giving way was not allowed or did not help) → *room*. In *tight* commits ask the store to give up the oldest
-//! records of the lowest class. In *refusing* units of events are refused as they come, except one probe per second; all else stays
-//! in the queue, for results and receipts must not be lost. Nothing is tried more often than that either: a commit that fails makes
+//! records of the lowest class. In *refusing* units of events are refused as they come, except one probe per second, and none while
+//! the file system itself says that it has less than the reserve; all else stays in the queue, for results and receipts must not be lost. Nothing is tried more often than that either: a commit that fails makes
 //! the store open its file anew, and read it.
 //!
 //! Invariants
@@ -63,6 +63,8 @@ pub struct Group<U> {
     room: Room,
     /// After a commit that failed for want of space none is tried before this.
     retry_at: Mono,
+    /// The file system had less left than the reserve when it was last asked.
+    short: bool,
     may_give_way: bool,
 }
 
@@ -78,6 +80,7 @@ impl<U: Weighed> Group<U> {
             bytes_per_s: 0.0,
             room: Room::Enough,
             retry_at: Mono(0),
+            short: false,
             may_give_way,
         }
     }
@@ -95,7 +98,7 @@ impl<U: Weighed> Group<U> {
         if let Room::Refusing { probe_at } = self.room
             && unit.class() == Class::Raw
         {
-            if now < probe_at {
+            if self.short || now < probe_at {
                 return Some(unit);
             }
             self.room = Room::Refusing { probe_at: now.after(PROBE_EVERY) };
@@ -147,7 +150,12 @@ impl<U: Weighed> Group<U> {
         self.committing = false;
         self.last_done = now;
         if matches!(self.room, Room::Refusing { .. }) {
-            self.room = Room::Enough;
+            // That one commit found a place does not make room for all.
+            self.room = match (self.short, self.may_give_way) {
+                (false, _) => Room::Enough,
+                (true, true) => Room::Tight,
+                (true, false) => Room::Refusing { probe_at: now.after(PROBE_EVERY) },
+            };
         }
     }
 
@@ -173,11 +181,13 @@ impl<U: Weighed> Group<U> {
 
     /// What the file system has left, told from time to time.
     pub fn space(&mut self, now: Mono, enough: bool) {
+        let failed = self.retry_at > now;
+        self.short = !enough;
         self.room = match (self.room, enough) {
             (Room::Enough | Room::Tight, true) => Room::Enough,
+            (Room::Refusing { .. }, true) if !failed => Room::Enough,
             (Room::Enough, false) if self.may_give_way => Room::Tight,
             (Room::Enough, false) => Room::Refusing { probe_at: now.after(PROBE_EVERY) },
-            (Room::Refusing { .. }, false) => Room::Refusing { probe_at: now.after(PROBE_EVERY) },
             (room, _) => room,
         };
     }
@@ -250,6 +260,18 @@ mod tests {
         assert_eq!(committed_numbers(group.next(at(1100))), [2, 5]);
         group.committed(at(1101));
         assert_eq!(group.room(), Room::Enough);
+    }
+
+    #[test]
+    fn little_space_stays_little_when_a_result_finds_a_place() {
+        let mut group = Group::new(Span::ZERO, false);
+        group.space(at(5), false);
+        assert_eq!(group.push(at(1100), Small(1, Class::Pane)), None);
+        assert_eq!(committed_numbers(group.next(at(1100))), [1]);
+        group.committed(at(1101));
+        assert!(group.push(at(9000), Small(2, Class::Raw)).is_some(), "still refused");
+        group.space(at(9100), true);
+        assert_eq!(group.push(at(9101), Small(3, Class::Raw)), None);
     }
 
     #[test]

@@ -11,6 +11,8 @@ name = "planted"
 about = "A short run in which a planted bug shows."
 duration = "90s"
 settle = "20s"
+watch = "5s"
+receivers = ["alerts.example"]
 PROMISES
 
 [[node]]
@@ -88,6 +90,42 @@ fn a_future_stamp_that_moves_the_watermark_is_found() {
 fn records_dropped_without_a_receipt_are_found() {
     let config = r#"config.retention.raw = { max_bytes = 16384, max_age = "1d", floor_bytes = 4096 }"#;
     hunt(Bug::DropWithoutRecord, &[Promise::NothingLost], config, "", "");
+}
+
+#[test]
+fn forgotten_duplicates_are_found() {
+    let fleet = r#"mischief = { duplicate = 0.05, delay = "1s" }"#;
+    hunt(Bug::ForgetDuplicates, &[Promise::NothingTwice], "", fleet, "");
+}
+
+#[test]
+fn a_forgotten_quota_is_found() {
+    let config = r#"config.retention.raw = { max_bytes = 16384, max_age = "1d", floor_bytes = 4096 }"#;
+    hunt(Bug::ForgetQuota, &[Promise::StaysBounded], config, "", "");
+}
+
+#[test]
+fn a_notification_with_a_new_identity_for_each_try_is_found() {
+    let config = r#"config.webhooks = [{ name = "people", url = "http://alerts.example/hook" }]
+[[node.config.rules]]
+name = "vibration"
+for = "2s"
+when = { type = "threshold", metric = "vibration", op = ">", value = 9.0 }"#;
+    let fleet = r#"breaks = [{ device = "press-0001", fault = "bearing_wear", at = "20s", repaired = "50s" }]"#;
+    hunt(Bug::NewKeyForEachTry, &[Promise::AlertsOnce], config, fleet, "");
+}
+
+#[test]
+fn a_node_that_always_says_it_is_ready_is_found() {
+    let config = "config.store.when_full = \"refuse\"";
+    let fault = r#"
+[[fault]]
+at = "20s"
+kind = "full_disk"
+node = "edge"
+lasts = "50s"
+"#;
+    hunt(Bug::AlwaysReady, &[Promise::HealthIsHonest], config, "", fault);
 }
 
 #[test]

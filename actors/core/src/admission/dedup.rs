@@ -3,6 +3,7 @@
 use super::{Admitted, Gate, RowVerdict, Slot, content, seen::Seen};
 use crate::{
     batch::{Batch, DeviceRef, Run, UNTIMED},
+    planted::{self, Bug},
     time::Timestamp,
 };
 
@@ -39,17 +40,18 @@ pub(super) fn admit(gate: &mut Gate, received: Timestamp, batch: &Batch, out: &m
             continue;
         };
         let mut undo = RunUndo::of(slot);
-        let accepted = if out.rows.is_none() && follows(slot, batch, run, out, gate.policy.dedup) {
+        let dedup = gate.policy.dedup && !planted::is(Bug::ForgetDuplicates);
+        let accepted = if out.rows.is_none() && follows(slot, batch, run, out, dedup) {
             slot.last_time = batch.times[run.rows()].iter().fold(slot.last_time, |newest, &time| newest.max(time));
             run.end - run.start
         } else {
-            if gate.policy.dedup && !hashed {
+            if dedup && !hashed {
                 content::hashes(batch, &mut gate.hashes);
                 hashed = true;
             }
             undo.seen = (!batch.seqs.is_empty()).then(|| slot.seen.clone());
             let before = out.lost.len();
-            let counts = judge_rows(slot, gate.policy.dedup, &gate.hashes, batch, run, out);
+            let counts = judge_rows(slot, dedup, &gate.hashes, batch, run, out);
             undo.pushed = (out.lost.len() - before) as u32;
             out.duplicates += counts.duplicates;
             out.rejected += counts.rejected;
