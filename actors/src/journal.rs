@@ -164,6 +164,8 @@ pub struct Arguments {
     pub settings: Arc<Settings>,
     pub store: Arc<Mutex<Store>>,
     pub hlc: Hlc,
+    /// The start had to replay events that no checkpoint holds.
+    pub replayed: bool,
     pub next_seq: Seq,
     pub metrics: JournalMetrics,
     pub pulse: Arc<Pulse>,
@@ -193,6 +195,8 @@ struct Checkpoints {
     open: Option<OpenCheckpoint>,
     made_at: Mono,
     bytes_since: u64,
+    /// What was replayed at the start is to be saved, or a box that loses its power again and again would replay more each time.
+    behind: bool,
     wanted: Vec<oneshot::Sender<bool>>,
 }
 
@@ -223,7 +227,7 @@ impl Actor for Journal {
             committed: Seq(args.next_seq.0 - 1),
             waking_at: None,
             drains: Vec::new(),
-            checkpoints: Checkpoints { made_at: args.env.now(), ..Checkpoints::default() },
+            checkpoints: Checkpoints { made_at: args.env.now(), behind: args.replayed, ..Checkpoints::default() },
             retained_at: Mono(0),
             env: args.env,
             settings: args.settings,
@@ -426,7 +430,8 @@ impl State {
         let (now, settings) = (self.env.now(), &self.settings.checkpoint);
         let checkpoints = &mut self.checkpoints;
         let by_time = now.since(checkpoints.made_at) >= settings.every && checkpoints.bytes_since > 0;
-        let due = by_time || checkpoints.bytes_since >= settings.after_bytes || !checkpoints.wanted.is_empty();
+        let by_bytes = checkpoints.bytes_since >= settings.after_bytes;
+        let due = by_time || by_bytes || checkpoints.behind || !checkpoints.wanted.is_empty();
         let Some(plane) = self.plane.as_ref().filter(|_| due && checkpoints.open.is_none()) else { return };
         checkpoints.last_id += 1;
         checkpoints.bytes_since = 0;
@@ -506,6 +511,7 @@ impl Checkpoints {
     fn done(&mut self, made: bool, now: Mono) {
         self.open = None;
         if made {
+            self.behind = false;
             self.made_at = now;
         }
         for reply in self.wanted.drain(..) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use millpond_core::{
     ids::Seq,
-    record::{Class, Hlc},
+    record::Class,
     time::Span,
 };
 use millpond_env::Env;
@@ -90,7 +90,7 @@ impl Actor for Root {
         (args, ended): Self::Arguments,
     ) -> Result<State, ActorProcessingErr> {
         let recovered = recover(&args, None).await?;
-        let (journal, _) = me.spawn_linked(None, Journal, journal_arguments(&args, recovered.hlc)).await?;
+        let (journal, _) = me.spawn_linked(None, Journal, journal_arguments(&args, &recovered)).await?;
         let (directory, _) = me.spawn_linked(None, Directory, directory_arguments(&args, &journal)).await?;
         let (notifier, _) = me.spawn_linked(None, Notifier, notifier_arguments(&args, &journal)).await?;
         let members = vec![
@@ -332,12 +332,13 @@ async fn recover(args: &Arguments, journal: Option<&ActorRef<JournalMsg>>) -> Re
     Err("too many records make the data plane fail".into())
 }
 
-fn journal_arguments(args: &Arguments, hlc: Hlc) -> journal::Arguments {
+fn journal_arguments(args: &Arguments, recovered: &Recovered) -> journal::Arguments {
     journal::Arguments {
         env: args.env.clone(),
         settings: args.settings.clone(),
         store: args.store.clone(),
-        hlc,
+        hlc: recovered.hlc,
+        replayed: recovered.events > 0,
         next_seq: args.next_seq,
         metrics: args.metrics.journal.clone(),
         pulse: args.pulse.clone(),
