@@ -43,6 +43,8 @@ struct Shared {
     witness: Witness,
     fleets: BTreeMap<String, Arc<Controls>>,
     failing_receivers: BTreeSet<String>,
+    /// Nodes are being stopped: nobody asks them anything any more.
+    closed: bool,
 }
 
 /// What faults do to a fleet.
@@ -121,6 +123,11 @@ impl Floor {
         }
     }
 
+    /// Nodes are asked no more how they are.
+    pub fn stop_asking(&self) {
+        self.lock().closed = true;
+    }
+
     /// From now on this share of a fleet's devices keeps what it measures to itself.
     pub fn silence(&self, fleet: &str, share: f64) {
         if let Some(controls) = self.lock().fleets.get(fleet) {
@@ -150,6 +157,10 @@ impl Floor {
 
     pub fn take_witness(&self) -> Witness {
         std::mem::take(&mut self.lock().witness)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     fn is_failing(&self, receiver: &str) -> bool {

@@ -258,6 +258,7 @@ impl Rehearsal {
             Todo::Heal => self.heal(),
             Todo::Stop => {
                 self.sample();
+                self.floor.stop_asking();
                 for at in 0..self.nodes.len() {
                     match self.nodes[at].phase() {
                         Phase::Up => self.nodes[at].stop(&self.world),

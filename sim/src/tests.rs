@@ -116,8 +116,20 @@ fn explore() {
     let text =
         crate::scenario::shipped(&name).map_or_else(|| std::fs::read_to_string(&name).unwrap(), |s| s.text.to_owned());
     let mut plan = plan(&text);
+    if std::env::var("BRIEF").is_ok() {
+        plan.scenario = plan.scenario.brief();
+    }
     if let Ok(d) = std::env::var("DURATION") {
         plan.scenario.duration = d.parse().unwrap();
+    }
+    if let Ok(to) = std::env::var("TO") {
+        for seed in seed..to.parse().unwrap() {
+            let outcome = Rehearsal::new(plan.clone(), Options { seed, ..Options::default() }).run();
+            if !outcome.report.kept() {
+                println!("{}\n{:#?}", outcome.report.line(), outcome.report.broken);
+            }
+        }
+        return;
     }
     let began = std::time::Instant::now();
     let outcome = Rehearsal::new(plan, Options { seed, ..Options::default() }).run();

@@ -21,6 +21,9 @@ pub(super) async fn ask(env: Env, floor: Floor, node: String, doors: Doors, ever
             }
             Err(_) => Answer::Silent,
         };
+        if floor.is_closed() {
+            return;
+        }
         floor.with_witness(|witness| witness.probes.push(Probe { at, node: node.clone(), answer }));
     }
 }
