@@ -3,6 +3,7 @@
 //! Everything here is a task on the world's own hosts, and speaks to nodes through the network only, with the protocols that devices
 //! speak. What it sees it writes down for the checkers.
 
+mod costume;
 mod line;
 mod probe;
 mod receiver;
@@ -13,11 +14,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use millpond_actors::config::Config;
 use millpond_env::Env;
 use tokio::sync::Notify;
 
 use crate::{
-    fleet::Reading,
     scenario::{FleetSpec, Scenario},
     witness::Witness,
     world::core::Instant,
@@ -27,6 +28,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Doors {
     pub host: String,
+    pub config: Arc<Config>,
     pub mqtt: u16,
     pub http: u16,
     pub token: String,
@@ -76,7 +78,7 @@ struct Queue {
 /// A reading on its way, with the number of its device in the witness, or something that looks like one.
 #[derive(Clone, Debug)]
 enum Item {
-    Reading { device: u32, reading: Reading },
+    Reading { device: u32, name: Arc<str>, seq: u64, json: String },
     Malformed { topic: String, payload: Vec<u8> },
 }
 
@@ -108,7 +110,7 @@ impl Floor {
         }
         let controls = Arc::new(Controls { lines: queues, ..Controls::default() });
         self.lock().fleets.insert(spec.name.clone(), controls.clone());
-        env.spawn(supply::supply(env.clone(), self.clone(), spec.clone(), seed, controls));
+        env.spawn(supply::supply(env.clone(), self.clone(), spec.clone(), doors.config.clone(), seed, controls));
     }
 
     /// Starts a receiver of notifications on a host of its own.

@@ -117,6 +117,10 @@ pub struct FleetSpec {
     pub name: String,
     pub node: String,
     pub devices: u32,
+    /// One of the configuration's device types: the devices have names and metrics as it and its schema say. Default: none; then they are
+    /// presses, ovens, conveyors and compressors with metrics of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_type: Option<String>,
     /// Time between two readings of a device. Default: 1s.
     #[serde(default = "default_every")]
     pub every: Span,

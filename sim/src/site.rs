@@ -80,6 +80,7 @@ impl Node {
     pub fn doors(&self, token: &str) -> Doors {
         Doors {
             host: self.name.clone(),
+            config: Arc::new(self.config.clone()),
             mqtt: self.config.mqtt.listen.port(),
             http: self.config.http.listen.port(),
             token: token.to_owned(),

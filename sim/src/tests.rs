@@ -106,6 +106,56 @@ fn the_first_event_that_differs_is_named() {
     assert!(parts.backtrace.contains("the_first_event_that_differs_is_named"), "{}", parts.backtrace);
 }
 
+#[test]
+fn devices_wear_the_clothes_of_the_users_own_schema() {
+    let text = r#"
+name = "own"
+about = "Devices of a type of the user's own."
+duration = "90s"
+settle = "20s"
+
+[[node]]
+name = "edge"
+
+[[node.config.device_types]]
+name = "kiln"
+devices = ["kiln-*"]
+schema = "kiln"
+
+[[node.config.schemas]]
+name = "kiln"
+version = 1
+additional = false
+
+[node.config.schemas.metrics]
+heat = { type = "f64", unit = "Cel", min = 20.0, max = 1200.0, required = true }
+vibration = { type = "f64", min = 0.0 }
+turns = { type = "i64", min = 0.0 }
+lit = { type = "bool" }
+
+[[node.config.windows]]
+name = "ten"
+kind = "tumbling"
+size = "10s"
+
+[[node.config.rules]]
+name = "shakes"
+for = "5s"
+when = { type = "threshold", metric = "vibration", op = ">", value = 9.0 }
+
+[[fleet]]
+node = "edge"
+devices = 6
+device_type = "kiln"
+breaks = [{ device = "kiln-0003", fault = "bearing_wear", at = "20s", repaired = "70s" }]
+"#;
+    let Outcome { report, evidence } = run(text, 4);
+    assert!(report.kept(), "{:#?}", report.broken);
+    assert_eq!((report.counts.stored, report.counts.dead_letters), (report.counts.measured, 0));
+    assert_eq!(report.counts.alerts, 1);
+    assert_eq!(evidence.witness.devices[2].name, "kiln-0003");
+}
+
 /// Not a test of anything but where time goes: `SCENARIO=crash_storm SEED=3 cargo test --release explore -- --ignored --nocapture`.
 #[test]
 #[ignore]

@@ -31,6 +31,7 @@ pub struct Witness {
 pub struct Device {
     pub name: String,
     pub node: String,
+    pub fleet: String,
     /// By sequence number - 1.
     pub readings: Vec<Sent>,
 }
@@ -84,9 +85,14 @@ pub enum Answer {
 
 impl Witness {
     /// Adds a device; returns its number.
-    pub fn add(&mut self, name: &str, node: &str) -> u32 {
+    pub fn add(&mut self, name: &str, node: &str, fleet: &str) -> u32 {
         let number = self.devices.len() as u32;
-        self.devices.push(Device { name: name.to_owned(), node: node.to_owned(), readings: Vec::new() });
+        self.devices.push(Device {
+            name: name.to_owned(),
+            node: node.to_owned(),
+            fleet: fleet.to_owned(),
+            readings: Vec::new(),
+        });
         self.by_name.insert(name.to_owned(), number);
         number
     }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     evidence::{Evidence, NodeEvidence},
     scenario::{Break, Fault},
-    witness::Notified,
+    witness::{Device, Notified},
     world::core::Instant,
 };
 
@@ -217,10 +217,11 @@ fn watched<'a>(node: &'a NodeEvidence, evidence: &Evidence) -> Vec<Watched<'a>> 
 }
 
 fn device_of<'a>(broken: &Break, fleet: &str, evidence: &'a Evidence) -> Option<(u32, &'a str)> {
-    let names = evidence.witness.by_name.iter();
-    let mut own = names
-        .filter(|(name, _)| **name == broken.device || (name.starts_with(fleet) && name.ends_with(&broken.device)));
-    own.next().map(|(name, number)| (*number, &**name))
+    let is = |device: &Device| {
+        device.fleet == fleet && (device.name == broken.device || device.name == format!("{fleet}-{}", broken.device))
+    };
+    let at = evidence.witness.devices.iter().position(is)?;
+    Some((at as u32, &evidence.witness.devices[at].name))
 }
 
 fn type_of<'a>(device: &str, node: &'a NodeEvidence) -> Option<&'a String> {

@@ -79,7 +79,7 @@ fn acknowledgements(node: &NodeEvidence, evidence: &Evidence, said: &mut Finding
     let mut slow = Tally::default();
     for fleet in evidence.scenario.fleets.iter().filter(|fleet| fleet.node == node.name && is_punctual(fleet, evidence))
     {
-        let devices: Vec<&Device> = devices_of(fleet, node, evidence).collect();
+        let devices: Vec<&Device> = devices_of(fleet, evidence).collect();
         let free = free_after(&devices, &troubled);
         for device in &devices {
             for (index, sent) in device.readings.iter().enumerate() {
@@ -117,22 +117,8 @@ fn is_punctual(fleet: &FleetSpec, evidence: &Evidence) -> bool {
     fleet.mischief.silence == 0.0 && fleet.mischief.delay.0 + fleet.gather.0 < (RECOVERY_NS / 2) as i64 && !silenced
 }
 
-/// By the names of devices. Fleets of one node that cannot be told apart are taken together.
-fn devices_of<'a>(
-    fleet: &'a FleetSpec,
-    node: &'a NodeEvidence,
-    evidence: &'a Evidence,
-) -> impl Iterator<Item = &'a Device> {
-    let others = |name: &str| {
-        let mut others =
-            evidence.scenario.fleets.iter().filter(|other| other.name != fleet.name && other.name != "floor");
-        others.any(|other| name.starts_with(&other.name))
-    };
-    let own = move |device: &&Device| {
-        device.node == node.name
-            && if fleet.name == "floor" { !others(&device.name) } else { device.name.starts_with(&fleet.name) }
-    };
-    evidence.witness.devices.iter().filter(own)
+fn devices_of<'a>(fleet: &FleetSpec, evidence: &'a Evidence) -> impl Iterator<Item = &'a Device> {
+    evidence.witness.devices.iter().filter(move |device| device.fleet == fleet.name)
 }
 
 /// For each troubled stretch: when the last reading measured until its end was acknowledged.

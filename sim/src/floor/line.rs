@@ -132,25 +132,21 @@ impl Line {
     fn next_payload(&self) -> Option<(String, Bytes, Content)> {
         let mut waiting = self.queue.lock();
         let first = waiting.pop_front()?;
-        let (device, first) = match first {
+        let (device, name, seq, json) = match first {
             Item::Malformed { topic, payload } => return Some((topic, payload.into(), Content::new())),
-            Item::Reading { device, reading } => (device, reading),
+            Item::Reading { device, name, seq, json } => (device, name, seq, json),
         };
-        let mut text = String::with_capacity(256);
+        let mut content = vec![(device, seq)];
         if self.spec.connections == 0 {
-            first.write_json(None, &mut text);
-            let topic = format!("devices/{}/telemetry", first.device);
-            return Some((topic, text.into(), vec![(device, first.seq)]));
+            return Some((format!("devices/{name}/telemetry"), json.into(), content));
         }
-        let mut content = vec![(device, first.seq)];
-        text.push('[');
-        first.write_json(Some("device"), &mut text);
+        let mut text = format!("[{json}");
         while content.len() < READINGS_MAX
-            && let Some(Item::Reading { device, reading }) = pop_if(&mut waiting, Item::is_reading)
+            && let Some(Item::Reading { device, seq, json, .. }) = pop_if(&mut waiting, Item::is_reading)
         {
             text.push(',');
-            reading.write_json(Some("device"), &mut text);
-            content.push((device, reading.seq));
+            text.push_str(&json);
+            content.push((device, seq));
         }
         text.push(']');
         Some(("telemetry".to_owned(), text.into(), content))
@@ -216,10 +212,10 @@ impl Line {
         {
             match item {
                 Item::Malformed { payload, .. } => return Some((payload.into(), content)),
-                Item::Reading { device, reading } => {
-                    reading.write_json(Some("device"), &mut text);
+                Item::Reading { device, seq, json, .. } => {
+                    text.push_str(&json);
                     text.push('\n');
-                    content.push((device, reading.seq));
+                    content.push((device, seq));
                 }
             }
         }

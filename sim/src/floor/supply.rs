@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
+use millpond_actors::config::Config;
 use millpond_core::time::{Span, Timestamp};
 use millpond_env::Env;
 use rand::RngExt;
 
-use super::{Controls, Floor, Item, Queue};
+use super::{
+    Controls, Floor, Item, Queue,
+    costume::{Costume, write_json},
+};
 use crate::{
     fleet::{Clocks, Delivery, FaultKind, Fleet, FleetSpec as Machines, Mischief, PlannedFault, Troublemaker},
-    scenario::FleetSpec,
+    scenario::{FleetSpec, Via},
     witness::{Sent, digest},
     world::{clock::EPOCH, core::Instant},
 };
@@ -17,13 +21,21 @@ use crate::{
 /// How long devices wait with measuring when their line keeps too much already.
 const FULL_PAUSE: Span = Span::from_millis(500);
 
-pub(super) async fn supply(env: Env, floor: Floor, spec: FleetSpec, seed: u64, controls: Arc<Controls>) {
+pub(super) async fn supply(
+    env: Env,
+    floor: Floor,
+    spec: FleetSpec,
+    config: Arc<Config>,
+    seed: u64,
+    controls: Arc<Controls>,
+) {
     let queues = &controls.lines;
     let seed = seed ^ millpond_core::ids::device_hash(&spec.name);
     let start = env.wall();
     let mut fleet = Fleet::new(seed, machines(&spec, start));
-    let devices: Vec<u32> =
-        fleet.machines().map(|(name, _, _)| floor.with_witness(|witness| witness.add(name, &spec.node))).collect();
+    let costume = Costume::new(&spec, &config, fleet.machines().map(|(name, _, _)| name.into()).collect());
+    let add = |name: &Arc<str>| floor.with_witness(|witness| witness.add(name, &spec.node, &spec.name));
+    let devices: Vec<u32> = costume.names.iter().map(add).collect();
     let mut trouble = Troublemaker::new(seed, mischief(&spec));
     let mut rng = env.rng(&format!("future/{}", spec.name));
     // A gateway that gathers does not look at every reading by itself.
@@ -44,7 +56,7 @@ pub(super) async fn supply(env: Env, floor: Floor, spec: FleetSpec, seed: u64, c
                 stamp: reading.ts,
                 measured: Instant(reading.at.since(EPOCH).0.max(0) as u64),
                 acked: Sent::NEVER,
-                digest: digest(reading.ts, reading.metrics()),
+                digest: digest(reading.ts, costume.metrics(reading).into_iter()),
             };
             floor.with_witness(|witness| witness.measured(devices[reading.machine as usize], reading.seq, sent));
         }
@@ -57,7 +69,7 @@ pub(super) async fn supply(env: Env, floor: Floor, spec: FleetSpec, seed: u64, c
             if silent(&delivery) {
                 held.push(delivery);
             } else {
-                hand_over(delivery, &fleet, &devices, queues);
+                hand_over(delivery, &fleet, &costume, &devices, &spec, queues);
             }
         }
         let next =
@@ -83,24 +95,36 @@ fn machine_of(delivery: &Delivery) -> Option<u32> {
     }
 }
 
-fn hand_over(delivery: Delivery, fleet: &Fleet, devices: &[u32], queues: &[Arc<Queue>]) {
+fn hand_over(
+    delivery: Delivery,
+    fleet: &Fleet,
+    costume: &Costume,
+    devices: &[u32],
+    spec: &FleetSpec,
+    queues: &[Arc<Queue>],
+) {
     let (machine, item) = match delivery {
         Delivery::Reading(reading) => {
-            (reading.machine, Item::Reading { device: devices[reading.machine as usize], reading })
+            let at = reading.machine as usize;
+            let name = costume.names[at].clone();
+            // A device with a connection of its own is named by its topic.
+            let named = (spec.connections > 0 || spec.via == Via::Http).then_some(&*name);
+            let json = write_json(named, &reading, &costume.metrics(&reading));
+            (at, Item::Reading { device: devices[at], name, seq: reading.seq, json })
         }
         Delivery::Malformed { device, payload } => {
-            let machine = fleet.machines().position(|(name, _, _)| *name == *device).unwrap_or(0) as u32;
-            (machine, Item::Malformed { topic: format!("devices/{device}/telemetry"), payload })
+            let at = fleet.machines().position(|(name, _, _)| *name == *device).unwrap_or(0);
+            (at, Item::Malformed { topic: format!("devices/{}/telemetry", costume.names[at]), payload })
         }
     };
-    let queue = &queues[machine as usize % queues.len()];
+    let queue = &queues[machine % queues.len()];
     queue.lock().push_back(item);
     queue.more.notify_one();
 }
 
 fn machines(spec: &FleetSpec, start: Timestamp) -> Machines {
     let planned = spec.breaks.iter().map(|planned| PlannedFault {
-        device: planned.device.clone(),
+        device: own_name(spec, &planned.device),
         kind: match &*planned.fault {
             "leak" => FaultKind::Leak,
             "jam" => FaultKind::Jam,
@@ -121,7 +145,23 @@ fn machines(spec: &FleetSpec, start: Timestamp) -> Machines {
             drift_ppm_max: spec.mischief.clock_drift_ppm,
             resolution: Span::from_millis(1),
         },
-        ..Machines::mixed(spec.devices)
+        ..match spec.device_type {
+            None => Machines::mixed(spec.devices),
+            Some(_) => {
+                Machines { presses: spec.devices, ovens: 0, conveyors: 0, compressors: 0, ..Machines::default() }
+            }
+        }
+    }
+}
+
+/// In a fleet of the user's own type the machine with the same number breaks.
+fn own_name(spec: &FleetSpec, device: &str) -> String {
+    let digits = device.len() - device.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let number: u32 = device[digits..].parse().unwrap_or(1);
+    let prefix = if spec.name == "floor" { String::new() } else { format!("{}-", spec.name) };
+    match spec.device_type {
+        None => device.to_owned(),
+        Some(_) => format!("{prefix}press-{number:04}"),
     }
 }
 

@@ -201,7 +201,7 @@ impl Stage {
     pub fn empty() -> Stage {
         let mut witness = Witness::default();
         for name in ["d1", "d2"] {
-            let number = witness.add(name, "edge");
+            let number = witness.add(name, "edge", "floor");
             for n in 1..=READINGS {
                 let stamp = Timestamp(T0 + n * S);
                 let digest = digest(stamp, [("vibration", Value::F64(value(n)))].into_iter());
