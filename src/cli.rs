@@ -27,6 +27,7 @@ const EXAMPLES: &str = "Start here:
   millpond edge --config edge.toml         a node for real devices
   millpond validate edge.toml              all problems of a configuration at once
   millpond query press-1 temperature       what a device measured
+  millpond sim run crash_storm             power losses every few seconds, rehearsed
   millpond explain MP0103                  what a code means
 
 Data goes to stdout, words go to stderr.";
@@ -41,6 +42,7 @@ enum Command {
     Edge(commands::edge::Args),
     Bench(commands::bench::Args),
     Replay(commands::replay::Args),
+    Sim(commands::sim::Args),
     Validate(commands::validate::Args),
     Config(commands::config::Args),
     Query(commands::query::Args),
@@ -65,6 +67,7 @@ impl Cli {
             Command::Edge(args) => commands::edge::run(args).await,
             Command::Bench(args) => commands::bench::run(args).await,
             Command::Replay(args) => commands::replay::run(args).await,
+            Command::Sim(args) => commands::sim::run(args).await,
             Command::Validate(args) => commands::validate::run(args).await,
             Command::Config(args) => commands::config::run(args).await,
             Command::Query(args) => commands::query::run(args).await,

@@ -16,6 +16,7 @@ pub mod query;
 pub mod remote;
 pub mod replay;
 pub mod secrets;
+pub mod sim;
 pub mod table;
 pub mod tap;
 pub mod validate;

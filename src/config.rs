@@ -51,6 +51,45 @@ pub fn load_text(env: &Env, name: &str, text: &str, sets: &[String]) -> Result<L
     for set in sets {
         tree.set(set, &mut problems);
     }
+    read(env, tree, problems)
+}
+
+/// A text that holds a configuration, or a part of one, under the keys `within` (numbers, in arrays).
+#[derive(Clone, Debug)]
+pub struct Layer {
+    pub name: String,
+    pub text: String,
+    pub within: Vec<String>,
+}
+
+/// Lays texts over each other, the last on top, and reads what comes of it; also returns that as it was written, without defaults.
+///
+/// # Errors
+/// As of [`load`]; each problem is shown in the text that it comes from.
+pub fn load_layers(env: &Env, layers: Vec<Layer>) -> Result<(Loaded, toml::Table), Problems> {
+    let mut problems = Vec::new();
+    let mut tree = Tree::new(Source { name: "defaults".to_owned(), text: String::new() }, &mut problems);
+    for layer in layers {
+        tree.lay(Source { name: layer.name, text: layer.text }, &layer.within, &mut problems);
+    }
+    let written = toml::Table::try_from(tree.root.to_json());
+    let loaded = read(env, tree, problems)?;
+    let unwritten = |error: toml::ser::Error| Problems {
+        sources: Vec::new(),
+        list: vec![Problem::error("MP0304", error.to_string())],
+    };
+    Ok((loaded, written.map_err(unwritten)?))
+}
+
+/// Line and column, from 1, of a dotted key (`fault[2].node`) in a text, or of the nearest thing around it.
+pub fn locate(text: &str, dotted: &str) -> Option<(usize, usize)> {
+    let tree = Tree::new(Source { name: String::new(), text: text.to_owned() }, &mut Vec::new());
+    let before = text.get(..tree.find(dotted)?.span.start)?;
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    Some((1 + before.matches('\n').count(), 1 + line.chars().count()))
+}
+
+fn read(env: &Env, mut tree: Tree, mut problems: Vec<Problem>) -> Result<Loaded, Problems> {
     let mut config = None;
     if problems.is_empty() {
         schema::check(&json_schema(), &mut tree, &mut problems);

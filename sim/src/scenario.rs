@@ -267,7 +267,9 @@ impl Scenario {
         self
     }
 
-    fn check(&self) -> Result<(), BadScenario> {
+    /// # Errors
+    /// The first thing in it that cannot be.
+    pub fn check(&self) -> Result<(), BadScenario> {
         let wrong = |place: String, message: String| Err(BadScenario::Wrong { place, message });
         if self.nodes.is_empty() {
             return wrong("node".to_owned(), "there is none: write at least one [[node]]".to_owned());

@@ -47,14 +47,30 @@ pub struct Entry {
 impl Tree {
     /// Parses the file.
     pub fn new(file: Source, problems: &mut Vec<Problem>) -> Tree {
+        let mut tree = Tree { sources: Vec::new(), root: Node { place: None, kind: Kind::Table(Vec::new()) } };
+        tree.lay(file, &[], problems);
+        tree
+    }
+
+    /// Lays what another text holds under the keys `within` (numbers, in arrays) over the tree: tables key by key, other values
+    /// in the place of those that are there.
+    pub fn lay(&mut self, file: Source, within: &[String], problems: &mut Vec<Problem>) {
+        let source = self.sources.len();
         let (table, errors) = DeTable::parse_recoverable(&file.text);
         for error in &errors {
-            let place = error.span().map(|span| Place { source: 0, span });
+            let place = error.span().map(|span| Place { source, span });
             problems.push(Problem::error("MP0301", format!("this is not TOML: {}", error.message())).at(place));
         }
-        let mut reading = Reading { source: 0, offset: 0, text: &file.text, problems };
-        let root = Node { place: None, kind: reading.table(table.get_ref()) };
-        Tree { sources: vec![file], root }
+        let mut reading = Reading { source, offset: 0, text: &file.text, problems };
+        let whole = Node { place: None, kind: reading.table(table.get_ref()) };
+        let part = within.iter().try_fold(&whole, |node, key| match &node.kind {
+            Kind::Array(items) => items.get(key.parse::<usize>().ok()?),
+            _ => node.child(key),
+        });
+        if let Some(part) = part {
+            self.root.lay(part.clone());
+        }
+        self.sources.push(file);
     }
 
     /// Lays `key.path=value` over the tree. The value is read as TOML; what is not TOML is taken as text.
@@ -177,6 +193,26 @@ impl Node {
             serde_json::Value::Null => Kind::Table(Vec::new()),
         };
         Node { place: None, kind }
+    }
+
+    fn lay(&mut self, over: Node) {
+        match (&mut self.kind, over.kind) {
+            (Kind::Table(entries), Kind::Table(more)) => {
+                for entry in more {
+                    match entries.iter_mut().find(|known| known.key == entry.key) {
+                        Some(known) => {
+                            known.key_place = entry.key_place;
+                            known.node.lay(entry.node);
+                        }
+                        None => entries.push(entry),
+                    }
+                }
+            }
+            (kind, other) => {
+                *kind = other;
+                self.place = over.place;
+            }
+        }
     }
 
     fn put(&mut self, path: &[String], node: Node, key_place: &Place) -> Result<(), String> {

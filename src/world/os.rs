@@ -8,11 +8,25 @@ use std::{
     path::Path,
 };
 
+use millpond_core::time::Span;
 use millpond_env::DiskSpace;
 
 /// Reads a file that a user named on the command line.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
+}
+
+/// Writes a file that a user named on the command line, or that is for the user to keep.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::write(path, bytes)
+}
+
+/// CPU time that the calling thread has used so far.
+pub fn thread_cpu() -> Span {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a timespec, which is all that the call writes.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    Span(time.tv_sec * 1_000_000_000 + time.tv_nsec)
 }
 
 /// Opens a file that a user named on the command line, to be read from its start.

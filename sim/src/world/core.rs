@@ -127,7 +127,8 @@ impl Core {
         self.tracer().note(now, host, kind, detail);
     }
 
-    pub(crate) fn tracer(&self) -> MutexGuard<'_, Tracer> {
+    /// The lock is not to be held while the world moves.
+    pub fn tracer(&self) -> MutexGuard<'_, Tracer> {
         self.tracer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
