@@ -107,14 +107,17 @@ impl Report {
 pub fn of(evidence: &Evidence, run: Run) -> Report {
     let (mut broken, found) = checks::check(evidence);
     for panic in run.panics.iter().take(3) {
-        let place =
-            panic.backtrace.lines().filter(|line| line.contains("millpond")).take(6).collect::<Vec<_>>().join("\n");
+        let place = ours(&panic.backtrace);
         broken.push(Broken { promise: None, node: String::new(), detail: format!("{}\n{place}", panic.message) });
     }
     if let Some(parts) = &evidence.divergence {
         let detail = format!(
             "the run is not the same as before: at event {} (at {} ns, {} of host {})\n{}",
-            parts.index, parts.at.0, parts.kind, parts.host.0, parts.backtrace
+            parts.index,
+            parts.at.0,
+            parts.kind,
+            parts.host.0,
+            ours(&parts.backtrace)
         );
         broken.push(Broken { promise: None, node: String::new(), detail });
     }
@@ -157,6 +160,11 @@ pub fn of(evidence: &Evidence, run: Run) -> Report {
             .map(|(node, spec)| node_report(node, spec.disk.bytes))
             .collect(),
     }
+}
+
+/// The first lines of a backtrace that are about code of ours.
+fn ours(backtrace: &str) -> String {
+    backtrace.lines().filter(|line| line.contains("millpond")).take(12).collect::<Vec<_>>().join("\n")
 }
 
 fn node_report(node: &crate::evidence::NodeEvidence, disk_bytes: u64) -> NodeReport {

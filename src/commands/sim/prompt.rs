@@ -15,6 +15,9 @@ use super::{state::State, summary, words};
 /// Events kept for `events`.
 const EVENTS: usize = 1000;
 
+/// Events that `next` shows when more of them come in one step.
+const SHOWN_MAX: usize = 12;
+
 const HELP: &str = "\
 next [N]       the next event of the trace, or the next N
 to TIME        until then, as in: to 1h2m3s
@@ -130,7 +133,13 @@ impl Stepper {
                 let first = self.noted();
                 let over = self.go(|stepper| stepper.noted() >= first + many);
                 let lines: Vec<Line> = self.kept().into_iter().filter(|line| line.index >= first).collect();
-                self.write_events(&lines, out)?;
+                // A step may bring hundreds, such as all writes of a new journal.
+                let shown = lines.len().min((many as usize).max(SHOWN_MAX));
+                self.write_events(&lines[..shown], out)?;
+                if shown < lines.len() {
+                    let left = words::plural((lines.len() - shown) as u64, "event");
+                    writeln!(out, "         {left} more in the same step: `events {}` shows all", lines.len())?;
+                }
                 return Ok(over);
             }
             Command::ToTime(time) => return self.travel(out, |stepper| stepper.now() >= time.0.max(0) as u64),
