@@ -54,6 +54,9 @@ pub struct Args {
     /// Runs at the same time
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     jobs: u32,
+    /// Play scenarios at their whole length, not at the brief one that they name for searches
+    #[arg(long)]
+    whole: bool,
     /// Go on after a broken promise
     #[arg(long)]
     keep_going: bool,
@@ -108,8 +111,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if names.is_empty() {
         names = SHIPPED.iter().map(|scenario| scenario.name.to_owned()).collect();
     }
-    let plans: Vec<Plan> =
-        names.iter().map(|name| stage::plan(&env, name, &[], &args.set)).collect::<Result<_, _>>()?;
+    let plan = |name: &String| -> anyhow::Result<Plan> {
+        let plan = stage::plan(&env, name, &[], &args.set)?;
+        Ok(if args.whole { plan } else { Plan { scenario: plan.scenario.brief(), ..plan } })
+    };
+    let plans: Vec<Plan> = names.iter().map(plan).collect::<Result<_, _>>()?;
     let left: VecDeque<(usize, u64)> =
         (args.seeds.0..=args.seeds.1).flat_map(|seed| (0..names.len()).map(move |at| (at, seed))).collect();
     let total = left.len() as u64;
