@@ -17,8 +17,8 @@ pub mod report;
 pub mod scenario;
 pub mod shrink;
 pub mod site;
-pub mod trace_file;
 pub mod tls;
+pub mod trace_file;
 pub mod witness;
 pub mod world;
 

@@ -190,7 +190,7 @@ pub struct Break {
     pub repaired: Span,
 }
 
-/// Least counts; a run with fewer fails, because it shows less than it claims.
+/// Least counts; a run with fewer fails, because it shows less than it claims. And a greatest one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
@@ -201,6 +201,9 @@ pub struct Expect {
     pub refusals: u64,
     pub dead_letters: u64,
     pub drops: u64,
+    /// The program of no node may have been started more often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starts_max: Option<u32>,
 }
 
 fn default_settle() -> Span {

@@ -156,6 +156,72 @@ breaks = [{ device = "kiln-0003", fault = "bearing_wear", at = "20s", repaired =
     assert_eq!(evidence.witness.devices[2].name, "kiln-0003");
 }
 
+/// A few minutes of a scenario: with seed 1, and with two seeds that are drawn and printed.
+#[expect(clippy::disallowed_types, reason = "the one place where a seed comes from outside")]
+fn short(name: &str) {
+    use std::hash::{BuildHasher, RandomState};
+
+    let mut plan = plan(crate::scenario::shipped(name).unwrap().text);
+    plan.scenario.brief = Some("4m".parse().unwrap());
+    plan.scenario = plan.scenario.brief();
+    for seed in [1, RandomState::new().hash_one(1) >> 40, RandomState::new().hash_one(2) >> 40] {
+        println!("millpond sim run {name} --seed {seed} --set duration=4m");
+        let report = Rehearsal::new(plan.clone(), Options { seed, ..Options::default() }).run().report;
+        assert!(report.kept(), "{name} with seed {seed}: {:#?}", report.broken);
+    }
+}
+
+#[test]
+fn offline_24h_keeps_its_promises() {
+    short("offline_24h");
+}
+
+#[test]
+fn crash_storm_keeps_its_promises() {
+    short("crash_storm");
+}
+
+#[test]
+fn disk_full_keeps_its_promises() {
+    short("disk_full");
+}
+
+#[test]
+fn clock_jumps_keeps_its_promises() {
+    short("clock_jumps");
+}
+
+#[test]
+fn reconnect_storm_keeps_its_promises() {
+    short("reconnect_storm");
+}
+
+#[test]
+fn poison_device_keeps_its_promises() {
+    short("poison_device");
+}
+
+#[test]
+fn flash_slow_keeps_its_promises() {
+    short("flash_slow");
+}
+
+/// Each is what was left of a bug.
+const REGRESSIONS: [(&str, &str); 2] = [
+    ("poison_among_others", include_str!("../regressions/poison_among_others.toml")),
+    ("little_space", include_str!("../regressions/little_space.toml")),
+];
+
+#[test]
+fn bugs_that_were_found_stay_fixed() {
+    for (name, text) in REGRESSIONS {
+        for seed in 1..=3 {
+            let report = run(text, seed).report;
+            assert!(report.kept(), "{name} with seed {seed}: {:#?}", report.broken);
+        }
+    }
+}
+
 /// Not a test of anything but where time goes: `SCENARIO=crash_storm SEED=3 cargo test --release explore -- --ignored --nocapture`.
 #[test]
 #[ignore]

@@ -20,11 +20,14 @@ pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
         ("receipts for what was given up", expect.drops, found.receipts),
     ];
     let short = least.into_iter().filter(|(_, wanted, got)| got < wanted);
+    let broken = |node: &str, detail: String| Broken { promise: None, node: node.to_owned(), detail };
+    let short = short.map(|(what, wanted, got)| {
+        broken("", format!("the run shows less than it claims: {got} {what}, at least {wanted} were expected"))
+    });
+    let restless = evidence.nodes.iter().filter(|node| expect.starts_max.is_some_and(|most| node.boots > most));
     short
-        .map(|(what, wanted, got)| Broken {
-            promise: None,
-            node: String::new(),
-            detail: format!("the run shows less than it claims: {got} {what}, at least {wanted} were expected"),
-        })
+        .chain(restless.map(|node| {
+            broken(&node.name, format!("the program was started {} times: {:?}", node.boots, node.failed_starts))
+        }))
         .collect()
 }
