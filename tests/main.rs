@@ -8,5 +8,6 @@ mod house;
 mod metrics;
 mod recorded;
 mod replay;
+mod sim;
 mod support;
 mod webhook;

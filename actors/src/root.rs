@@ -3,11 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use millpond_core::{
-    ids::Seq,
-    record::Class,
-    time::Span,
-};
+use millpond_core::{ids::Seq, record::Class, time::Span};
 use millpond_env::Env;
 use millpond_gateway::{broker::Broker, tap::Tap};
 use millpond_store::{Put, Reader, Store};

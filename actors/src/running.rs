@@ -34,6 +34,7 @@ pub struct Running {
     pub tap: Arc<Tap>,
     pub registry: Registry,
     pub opened: Opened,
+    front: Arc<Front>,
     root: ActorRef<RootMsg>,
     ended: oneshot::Receiver<String>,
 }
@@ -89,9 +90,24 @@ impl Running {
         let (refs_tx, refs) = oneshot::channel();
         let _ = root.cast(RootMsg::Refs(refs_tx));
         let refs = refs.await.map_err(|_| StartError::Tree("the root supervisor has gone".into()))?;
-        let node =
-            Arc::new(Api { env, settings, reader, front, refs, metrics, pulse, registry: registry.clone(), opened });
-        Ok(Running { node, broker, tap, registry, opened, root, ended })
+        let node = Arc::new(Api {
+            env,
+            settings,
+            reader,
+            front: front.clone(),
+            refs,
+            metrics,
+            pulse,
+            registry: registry.clone(),
+            opened,
+        });
+        Ok(Running { node, broker, tap, registry, opened, front, root, ended })
+    }
+
+    /// Tells how many bytes are between the sockets and the journal, without asking an actor or the store.
+    pub fn in_flight(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let front = self.front.clone();
+        move || front.in_flight_bytes()
     }
 
     /// Resolves, with the reason, when the node has ended by itself.

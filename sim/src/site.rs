@@ -47,6 +47,7 @@ struct State {
     phase: Phase,
     /// Its metrics.
     registry: Option<Registry>,
+    in_flight: Option<Arc<dyn Fn() -> usize + Send + Sync>>,
     stop: Option<oneshot::Sender<()>>,
 }
 
@@ -129,8 +130,15 @@ impl Node {
 
     /// What `/metrics` would say now, without asking the node for it: names with labels.
     pub fn metrics(&self) -> BTreeMap<String, f64> {
-        let registry = self.life.lock().registry.clone();
-        registry.map(|registry| flatten(&registry)).unwrap_or_default()
+        let (registry, in_flight) = {
+            let state = self.life.lock();
+            (state.registry.clone(), state.in_flight.clone())
+        };
+        let mut metrics = registry.map(|registry| flatten(&registry)).unwrap_or_default();
+        if let Some(in_flight) = in_flight {
+            metrics.insert("millpond_in_flight_bytes".to_owned(), in_flight() as f64);
+        }
+        metrics
     }
 }
 
@@ -154,6 +162,7 @@ async fn live(env: Env, life: Life, config: Config, cores: usize) {
         let mut state = life.lock();
         state.phase = Phase::Up;
         state.registry = Some(edge.running.registry.clone());
+        state.in_flight = Some(Arc::new(edge.running.in_flight()));
         state.stop = Some(stop);
     }
     let why = tokio::select! {

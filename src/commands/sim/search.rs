@@ -89,6 +89,7 @@ struct Work {
     plans: Vec<Plan>,
     left: Mutex<VecDeque<(usize, u64)>>,
     enough: AtomicBool,
+    keep_going: bool,
 }
 
 /// A run that is over: which scenario, which seed, and what came of it.
@@ -120,7 +121,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         (args.seeds.0..=args.seeds.1).flat_map(|seed| (0..names.len()).map(move |at| (at, seed))).collect();
     let total = left.len() as u64;
     let mut sums = vec![Sum::default(); plans.len()];
-    let work = Arc::new(Work { plans, left: Mutex::new(left), enough: AtomicBool::new(false) });
+    let work =
+        Arc::new(Work { plans, left: Mutex::new(left), enough: AtomicBool::new(false), keep_going: args.keep_going });
     let failed = look_for(&env, &args, &work, total, &mut sums).await?;
     out(table_of(&work.plans, &sums))?;
     let runs: u64 = sums.iter().map(|sum| sum.runs).sum();
@@ -155,9 +157,6 @@ async fn look_for(env: &Env, args: &Args, work: &Arc<Work>, total: u64, sums: &m
         sums[at].add(&ran);
         if !ran.report.kept() {
             failed += 1;
-            if !args.keep_going {
-                work.enough.store(true, Ordering::Relaxed);
-            }
             let file = format!("millpond-sim-{}-{seed}.toml", stage::file_name(&ran.report.scenario));
             eprintln!("\n{}\n{}", ran.report.line(), summary::broken(&ran.report));
             write_trace(plan, &ran, Some(&args.traces.join(file)))?;
@@ -177,6 +176,9 @@ fn take_turns(work: &Work, done: &mpsc::UnboundedSender<Done>) {
         let (plan, options) = (work.plans[at].clone(), Options { seed, injections: None });
         let go_on = |_: &_| !work.enough.load(Ordering::Relaxed);
         let ran = caught(|| rehearse(plan, options, Tracing::Hash, go_on));
+        if !work.keep_going && matches!(&ran, Ok(Some(ran)) if !ran.report.kept()) {
+            work.enough.store(true, Ordering::Relaxed);
+        }
         if done.send((at, seed, ran)).is_err() {
             return;
         }
