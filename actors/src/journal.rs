@@ -305,7 +305,7 @@ impl State {
             commit.retain = Some(crate::retention_of(&self.settings.retention));
         }
         let bytes: usize = units.iter().map(|unit| unit.bytes).sum();
-        commit.shed = give_way.then(|| Shed::new((2 * bytes as u64).max(SHED_BYTES_MIN)));
+        commit.shed = give_way.then(|| Shed::when_full((2 * bytes as u64).max(SHED_BYTES_MIN)));
         let (store, clock, me) = (self.store.clone(), self.env.clock.clone(), me.clone());
         self.metrics.commit_units.observe(units.len() as f64);
         self.worker.run(Box::new(move || {

@@ -90,11 +90,18 @@ pub struct Shed {
     pub bytes: u64,
     /// Classes in the order in which they give way, each down to its floor in [`Commit::retain`].
     pub order: Vec<Class>,
+    /// Nothing goes while the commit finds room in the file as it is; the file does not grow for it.
+    pub only_when_full: bool,
 }
 
 impl Shed {
     pub fn new(bytes: u64) -> Shed {
-        Shed { bytes, order: vec![Class::Raw, Class::Pane, Class::State, Class::Alert] }
+        Shed { bytes, order: vec![Class::Raw, Class::Pane, Class::State, Class::Alert], only_when_full: false }
+    }
+
+    /// Gives something up only when the commit finds no room in the file.
+    pub fn when_full(bytes: u64) -> Shed {
+        Shed { only_when_full: true, ..Shed::new(bytes) }
     }
 }
 

@@ -133,6 +133,16 @@ impl Store {
             return self.write(commit).map_err(|fault| self.commit_error(fault, Vec::new()));
         };
         self.shared.watch.keep_len(true);
+        // What was given up before has left room in the file; nothing more goes while that lasts.
+        if shed.only_when_full {
+            match self.write(commit) {
+                Err(Fault::Full(_)) => {}
+                result => {
+                    self.shared.watch.keep_len(false);
+                    return result.map_err(|fault| self.commit_error(fault, Vec::new()));
+                }
+            }
+        }
         let shed = self.make_room(commit, shed);
         let result = match &shed {
             Ok(_) => self.write(commit),

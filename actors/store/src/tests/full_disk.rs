@@ -64,6 +64,26 @@ fn a_full_disk_refuses_then_sheds_by_class_then_recovers() {
 }
 
 #[test]
+fn no_more_is_given_up_than_new_records_need() {
+    for seed in 0..8 {
+        let (disk, mut dice) = (Disk::default(), Dice(seed));
+        disk.limit(Some((8 << 20) + dice.below(100) as usize * 4096));
+        let (mut store, _) = open(&disk);
+        let stored = fill(&mut store, &mut dice);
+        for _ in 0..200 {
+            let records = vec![append(RecordKind::Events, dice.bytes(6_000))];
+            let commit = Commit { records, shed: Some(Shed::when_full(500_000)), ..Commit::default() };
+            store.commit(&commit).expect("there is room after shedding");
+        }
+        // 1.2 MB came in, and about half a megabyte goes at a time.
+        let dropped = store.usage().class(Class::Raw).dropped_for(DropReason::DiskFull).records;
+        assert!((1..60).contains(&dropped), "{dropped} of {stored} large records were given up");
+        drop(store);
+        assert_sound(&disk);
+    }
+}
+
+#[test]
 fn classes_give_way_in_their_order_and_never_below_the_floor() {
     let disk = Disk::default();
     let (mut store, _) = open(&disk);
