@@ -8,6 +8,9 @@ use std::{
 
 use crate::support::MILLPOND;
 
+const SHIPPED: [&str; 7] =
+    ["offline_24h", "crash_storm", "disk_full", "clock_jumps", "reconnect_storm", "poison_device", "flash_slow"];
+
 const SMALL: &str = r#"name = "small"
 about = "A few devices and two losses of power."
 duration = "40s"
@@ -79,9 +82,7 @@ fn write(dir: &Path, name: &str, content: &str) {
 fn scenarios_are_listed_and_one_can_be_had_as_a_beginning() {
     let dir = tempfile::tempdir().unwrap();
     let list = text(&sim(dir.path(), &["list"], "").stdout);
-    for name in
-        ["offline_24h", "crash_storm", "disk_full", "clock_jumps", "reconnect_storm", "poison_device", "flash_slow"]
-    {
+    for name in SHIPPED {
         assert!(list.contains(name), "{list}");
     }
     let one = sim(dir.path(), &["list", "crash_storm"], "");
@@ -124,6 +125,16 @@ fn two_processes_play_the_same_run_and_two_seeds_do_not() {
     let check = sim(dir.path(), &["run", "small.toml", "--seed", "7", "--check"], "");
     assert!(text(&check.stderr).contains("both runs are the same"), "{}", text(&check.stderr));
     assert_eq!(last(&check), (line, 0));
+}
+
+#[test]
+fn each_shipped_scenario_is_the_same_run_in_two_processes() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in SHIPPED {
+        let args = ["run", name, "--seed", "1", "--set", "duration=1m", "--set", "settle=20s", "--set", "expect={}"];
+        let (line, code) = last(&sim(dir.path(), &args, ""));
+        assert_eq!((code, last(&sim(dir.path(), &args, "")).0), (0, line.clone()), "{line}");
+    }
 }
 
 #[test]
