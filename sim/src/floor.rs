@@ -11,14 +11,17 @@ mod supply;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use millpond_actors::config::Config;
 use millpond_env::Env;
 use tokio::sync::Notify;
 
+use self::costume::Costume;
+
 use crate::{
+    fleet::Reading,
     scenario::{FleetSpec, Scenario},
     witness::Witness,
     world::core::Instant,
@@ -71,6 +74,7 @@ struct Mood {
 struct Queue {
     waiting: Mutex<VecDeque<Item>>,
     more: Notify,
+    costume: OnceLock<Arc<Costume>>,
     /// The connection is to break.
     storm: Notify,
 }
@@ -78,7 +82,7 @@ struct Queue {
 /// A reading on its way, with the number of its device in the witness, or something that looks like one.
 #[derive(Clone, Debug)]
 enum Item {
-    Reading { device: u32, name: Arc<str>, seq: u64, json: String },
+    Reading { device: u32, reading: Reading },
     Malformed { topic: String, payload: Vec<u8> },
 }
 

@@ -124,10 +124,16 @@ impl Witness {
 
 /// A fingerprint of a reading's content that neither the order of its metrics nor the way a number was written changes. Stamps count in
 /// milliseconds, as JSON carries them.
-pub fn digest<'a>(stamp: Timestamp, metrics: impl Iterator<Item = (&'a str, Value<'a>)>) -> u64 {
-    let mut digest = hash(|hasher| hasher.write_i64(stamp.as_millis()));
-    for (name, value) in metrics {
-        digest ^= hash(|hasher| {
+#[derive(Clone, Copy, Debug)]
+pub struct Digest(u64);
+
+impl Digest {
+    pub fn of(stamp: Timestamp) -> Digest {
+        Digest(hash(|hasher| hasher.write_i64(stamp.as_millis())))
+    }
+
+    pub fn add(&mut self, name: &str, value: Value<'_>) {
+        self.0 ^= hash(|hasher| {
             hasher.write(name.as_bytes());
             match value {
                 Value::F64(number) => hasher.write_u64((number + 0.0).to_bits()),
@@ -138,7 +144,17 @@ pub fn digest<'a>(stamp: Timestamp, metrics: impl Iterator<Item = (&'a str, Valu
             }
         });
     }
-    digest
+
+    pub fn finish(self) -> u64 {
+        self.0
+    }
+}
+
+/// The [`Digest`] of a stamp and metrics.
+pub fn digest<'a>(stamp: Timestamp, metrics: impl Iterator<Item = (&'a str, Value<'a>)>) -> u64 {
+    let mut digest = Digest::of(stamp);
+    metrics.for_each(|(name, value)| digest.add(name, value));
+    digest.finish()
 }
 
 fn hash(write: impl FnOnce(&mut FoldHasher)) -> u64 {

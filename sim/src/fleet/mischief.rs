@@ -64,6 +64,10 @@ impl Troublemaker {
 
     /// Takes readings in order of time, draining `readings`, and appends to `out` what arrives until `now`.
     pub fn pass(&mut self, now: Timestamp, readings: &mut Vec<Reading>, out: &mut Vec<Delivery>) {
+        if self.knobs == Mischief::default() {
+            out.extend(readings.drain(..).map(Delivery::Reading));
+            return;
+        }
         for reading in readings.drain(..) {
             let due = self.due(&reading);
             if self.noise.happens(self.knobs.malformed) {

@@ -12,7 +12,7 @@ use millpond_core::{
     value::{Value, ValueType},
 };
 
-use crate::{fleet::Reading, scenario::FleetSpec};
+use crate::{fleet::Reading, scenario::FleetSpec, witness::Digest};
 
 /// How the machines of one fleet appear.
 #[derive(Clone, Debug)]
@@ -45,17 +45,48 @@ impl Costume {
         Costume { names: (0..own.len()).map(name).collect(), metrics }
     }
 
-    /// Names and values of a reading as this fleet sends it.
-    pub fn metrics<'a>(&'a self, reading: &'a Reading) -> Vec<(&'a str, Value<'a>)> {
+    /// Shows `each` the names and values of a reading as this fleet sends it.
+    fn each_metric<'a>(&'a self, reading: &'a Reading, mut each: impl FnMut(&'a str, Value<'a>)) {
         match &self.metrics {
-            None => reading.metrics().collect(),
+            None => reading.metrics().for_each(|(name, value)| each(name, value)),
             Some(metrics) => {
-                let value = |(at, (name, spec)): (usize, &'a (String, MetricSpec))| {
-                    Some((name.as_str(), dress(reading, at, name, spec)?))
-                };
-                metrics.iter().enumerate().filter_map(value).collect()
+                for (at, (name, spec)) in metrics.iter().enumerate() {
+                    if let Some(value) = dress(reading, at, name, spec) {
+                        each(name, value);
+                    }
+                }
             }
         }
+    }
+
+    /// The fingerprint of a reading as this fleet sends it.
+    pub fn digest(&self, reading: &Reading) -> u64 {
+        let mut digest = Digest::of(reading.ts);
+        self.each_metric(reading, |name, value| digest.add(name, value));
+        digest.finish()
+    }
+
+    /// Appends a reading as one JSON object, which names its device where the topic does not.
+    pub fn write_json(&self, names_device: bool, reading: &Reading, out: &mut String) {
+        out.push('{');
+        if names_device {
+            let _ = write!(out, "\"device\":{},", serde_json::Value::from(&*self.names[reading.machine as usize]));
+        }
+        let _ = write!(out, "\"ts\":{},\"seq\":{}", reading.ts.as_millis(), reading.seq);
+        self.each_metric(reading, |name, value| {
+            // Names of the user's own may need escaping.
+            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+            let _ =
+                if plain { write!(out, ",\"{name}\":") } else { write!(out, ",{}:", serde_json::Value::from(name)) };
+            let _ = match value {
+                Value::F64(number) => write!(out, "{number}"),
+                Value::I64(number) => write!(out, "{number}"),
+                Value::Bool(flag) => write!(out, "{flag}"),
+                Value::Text(text) => write!(out, "{}", serde_json::Value::from(text)),
+                Value::Bytes(_) => write!(out, "null"),
+            };
+        });
+        out.push('}');
     }
 }
 
@@ -81,28 +112,4 @@ fn dress<'a>(reading: &'a Reading, at: usize, name: &str, spec: &MetricSpec) -> 
         ValueType::Text => reading.value("state")?,
         ValueType::Bytes => return None,
     })
-}
-
-/// A reading as one JSON object; `device` names its device where the topic does not.
-pub(super) fn write_json(device: Option<&str>, reading: &Reading, metrics: &[(&str, Value<'_>)]) -> String {
-    let mut out = String::with_capacity(256);
-    out.push('{');
-    if let Some(device) = device {
-        let _ = write!(out, "\"device\":{},", serde_json::Value::from(device));
-    }
-    let _ = write!(out, "\"ts\":{},\"seq\":{}", reading.ts.as_millis(), reading.seq);
-    for (name, value) in metrics {
-        // Names of the user's own may need escaping.
-        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
-        let _ = if plain { write!(out, ",\"{name}\":") } else { write!(out, ",{}:", serde_json::Value::from(*name)) };
-        let _ = match value {
-            Value::F64(number) => write!(out, "{number}"),
-            Value::I64(number) => write!(out, "{number}"),
-            Value::Bool(flag) => write!(out, "{flag}"),
-            Value::Text(text) => write!(out, "{}", serde_json::Value::from(*text)),
-            Value::Bytes(_) => write!(out, "null"),
-        };
-    }
-    out.push('}');
-    out
 }

@@ -132,21 +132,25 @@ impl Line {
     fn next_payload(&self) -> Option<(String, Bytes, Content)> {
         let mut waiting = self.queue.lock();
         let first = waiting.pop_front()?;
-        let (device, name, seq, json) = match first {
+        let (device, first) = match first {
             Item::Malformed { topic, payload } => return Some((topic, payload.into(), Content::new())),
-            Item::Reading { device, name, seq, json } => (device, name, seq, json),
+            Item::Reading { device, reading } => (device, reading),
         };
-        let mut content = vec![(device, seq)];
+        let costume = self.queue.costume.get()?;
+        let (mut text, mut content) = (String::with_capacity(256), vec![(device, first.seq)]);
         if self.spec.connections == 0 {
-            return Some((format!("devices/{name}/telemetry"), json.into(), content));
+            costume.write_json(false, &first, &mut text);
+            let name = &costume.names[first.machine as usize];
+            return Some((format!("devices/{name}/telemetry"), text.into(), content));
         }
-        let mut text = format!("[{json}");
+        text.push('[');
+        costume.write_json(true, &first, &mut text);
         while content.len() < READINGS_MAX
-            && let Some(Item::Reading { device, seq, json, .. }) = pop_if(&mut waiting, Item::is_reading)
+            && let Some(Item::Reading { device, reading }) = pop_if(&mut waiting, Item::is_reading)
         {
             text.push(',');
-            text.push_str(&json);
-            content.push((device, seq));
+            costume.write_json(true, &reading, &mut text);
+            content.push((device, reading.seq));
         }
         text.push(']');
         Some(("telemetry".to_owned(), text.into(), content))
@@ -205,6 +209,7 @@ impl Line {
 
     /// Lines of JSON; something malformed goes by itself.
     fn next_body(&self) -> Option<(Bytes, Content)> {
+        let costume = self.queue.costume.get()?;
         let mut waiting = self.queue.lock();
         let (mut text, mut content) = (String::new(), Content::new());
         while content.len() < READINGS_MAX
@@ -212,10 +217,10 @@ impl Line {
         {
             match item {
                 Item::Malformed { payload, .. } => return Some((payload.into(), content)),
-                Item::Reading { device, seq, json, .. } => {
-                    text.push_str(&json);
+                Item::Reading { device, reading } => {
+                    costume.write_json(true, &reading, &mut text);
                     text.push('\n');
-                    content.push((device, seq));
+                    content.push((device, reading.seq));
                 }
             }
         }

@@ -7,14 +7,11 @@ use millpond_core::time::{Span, Timestamp};
 use millpond_env::Env;
 use rand::RngExt;
 
-use super::{
-    Controls, Floor, Item, Queue,
-    costume::{Costume, write_json},
-};
+use super::{Controls, Floor, Item, Queue, costume::Costume};
 use crate::{
     fleet::{Clocks, Delivery, FaultKind, Fleet, FleetSpec as Machines, Mischief, PlannedFault, Troublemaker},
-    scenario::{FleetSpec, Via},
-    witness::{Sent, digest},
+    scenario::FleetSpec,
+    witness::Sent,
     world::{clock::EPOCH, core::Instant},
 };
 
@@ -34,6 +31,10 @@ pub(super) async fn supply(
     let start = env.wall();
     let mut fleet = Fleet::new(seed, machines(&spec, start));
     let costume = Costume::new(&spec, &config, fleet.machines().map(|(name, _, _)| name.into()).collect());
+    let costume = Arc::new(costume);
+    for queue in queues {
+        let _ = queue.costume.set(costume.clone());
+    }
     let add = |name: &Arc<str>| floor.with_witness(|witness| witness.add(name, &spec.node, &spec.name));
     let devices: Vec<u32> = costume.names.iter().map(add).collect();
     let mut trouble = Troublemaker::new(seed, mischief(&spec));
@@ -56,7 +57,7 @@ pub(super) async fn supply(
                 stamp: reading.ts,
                 measured: Instant(reading.at.since(EPOCH).0.max(0) as u64),
                 acked: Sent::NEVER,
-                digest: digest(reading.ts, costume.metrics(reading).into_iter()),
+                digest: costume.digest(reading),
             };
             floor.with_witness(|witness| witness.measured(devices[reading.machine as usize], reading.seq, sent));
         }
@@ -69,7 +70,7 @@ pub(super) async fn supply(
             if silent(&delivery) {
                 held.push(delivery);
             } else {
-                hand_over(delivery, &fleet, &costume, &devices, &spec, queues);
+                hand_over(delivery, &fleet, &costume, &devices, queues);
             }
         }
         let next =
@@ -95,22 +96,11 @@ fn machine_of(delivery: &Delivery) -> Option<u32> {
     }
 }
 
-fn hand_over(
-    delivery: Delivery,
-    fleet: &Fleet,
-    costume: &Costume,
-    devices: &[u32],
-    spec: &FleetSpec,
-    queues: &[Arc<Queue>],
-) {
+fn hand_over(delivery: Delivery, fleet: &Fleet, costume: &Costume, devices: &[u32], queues: &[Arc<Queue>]) {
     let (machine, item) = match delivery {
         Delivery::Reading(reading) => {
             let at = reading.machine as usize;
-            let name = costume.names[at].clone();
-            // A device with a connection of its own is named by its topic.
-            let named = (spec.connections > 0 || spec.via == Via::Http).then_some(&*name);
-            let json = write_json(named, &reading, &costume.metrics(&reading));
-            (at, Item::Reading { device: devices[at], name, seq: reading.seq, json })
+            (at, Item::Reading { device: devices[at], reading })
         }
         Delivery::Malformed { device, payload } => {
             let at = fleet.machines().position(|(name, _, _)| *name == *device).unwrap_or(0);
