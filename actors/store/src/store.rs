@@ -418,6 +418,9 @@ fn open_error(fault: Fault) -> OpenError {
         Fault::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
             OpenError::Corrupt { detail: error.to_string() }
         }
+        Fault::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            OpenError::Corrupt { detail: "the file is shorter than what it holds".to_owned() }
+        }
         Fault::Io(error) => OpenError::Device(error),
         Fault::Corrupt(detail) => OpenError::Corrupt { detail },
         Fault::Closed => OpenError::Device(io::Error::other("the store was closed")),

@@ -168,3 +168,20 @@ fn repair_refuses_what_it_should_not_touch() {
     let from_nothing = crate::repair(&nothing.opener(), &Disk::default().opener(), small_options(), 0);
     assert!(matches!(from_nothing, Err(crate::RepairError::NothingFound)));
 }
+
+#[test]
+fn a_file_that_was_cut_off_is_damaged_and_what_is_left_is_saved() {
+    let mut dice = Dice(3);
+    let (disk, records) = filled(&mut dice, None);
+    let mut bytes = disk.bytes();
+    bytes.truncate(bytes.len() / 2 / 4096 * 4096);
+    let disk = Disk::with_bytes(bytes);
+    let opened = Store::open(disk.opener(), small_options(), ORIGIN);
+    assert!(matches!(opened, Err(crate::OpenError::Corrupt { .. })), "{:?}", opened.err());
+    let disk = Disk::with_bytes(disk.bytes());
+    let (fresh, _) = repaired(&disk);
+    let (store, _) = open(&fresh);
+    let saved = everything(&store.reader());
+    let saved = saved.iter().filter(|(seq, _, payload)| records.get(seq) == Some(payload)).count();
+    assert!(saved > 0, "nothing was saved of half a file");
+}
