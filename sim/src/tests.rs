@@ -221,37 +221,3 @@ fn bugs_that_were_found_stay_fixed() {
         }
     }
 }
-
-/// Not a test of anything but where time goes: `SCENARIO=crash_storm SEED=3 cargo test --release explore -- --ignored --nocapture`.
-#[test]
-#[ignore]
-#[allow(clippy::disallowed_methods)]
-fn explore() {
-    let name = std::env::var("SCENARIO").unwrap();
-    let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().unwrap());
-    let text =
-        crate::scenario::shipped(&name).map_or_else(|| std::fs::read_to_string(&name).unwrap(), |s| s.text.to_owned());
-    let mut plan = plan(&text);
-    if std::env::var("BRIEF").is_ok() {
-        plan.scenario = plan.scenario.brief();
-    }
-    if let Ok(d) = std::env::var("DURATION") {
-        plan.scenario.duration = d.parse().unwrap();
-    }
-    if let Ok(to) = std::env::var("TO") {
-        for seed in seed..to.parse().unwrap() {
-            let outcome = Rehearsal::new(plan.clone(), Options { seed, ..Options::default() }).run();
-            if !outcome.report.kept() {
-                println!("{}\n{:#?}", outcome.report.line(), outcome.report.broken);
-            }
-        }
-        return;
-    }
-    let began = std::time::Instant::now();
-    let outcome = Rehearsal::new(plan, Options { seed, ..Options::default() }).run();
-    println!("{:#?}", crate::report::Report { nodes: vec![], ..outcome.report.clone() });
-    for node in &outcome.report.nodes {
-        println!("{} {:?} {:?} {}", node.name, node.disk, node.failed_starts, node.commit_seconds_mean);
-    }
-    println!("{} in {:?}", outcome.report.line(), began.elapsed());
-}
