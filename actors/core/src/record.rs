@@ -59,6 +59,29 @@ impl Class {
     pub fn name(self) -> &'static str {
         ["alert", "state", "pane", "raw"][self as usize]
     }
+
+    pub fn track(self) -> Track {
+        if self == Class::Raw { Track::Raw } else { Track::Results }
+    }
+}
+
+/// Classes that are copied to the same nodes and travel together, in the order of their sequence numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Track {
+    /// Alerts, state and panes: small, and of use to every node of a site.
+    Results = 0,
+    /// Events: large, and held by as many nodes as were asked for.
+    Raw = 1,
+}
+
+impl Track {
+    pub const ALL: [Track; 2] = [Track::Results, Track::Raw];
+
+    pub fn name(self) -> &'static str {
+        ["results", "raw"][self as usize]
+    }
 }
 
 /// Why records are not there any more.
@@ -140,3 +163,9 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Undecodable>
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot be read: {0}")]
 pub struct Undecodable(String);
+
+impl Undecodable {
+    pub fn new(why: impl Into<String>) -> Undecodable {
+        Undecodable(why.into())
+    }
+}
