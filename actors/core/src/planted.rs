@@ -23,10 +23,20 @@ pub enum Bug {
     NewKeyForEachTry,
     /// Says that the node is ready, whatever is wrong.
     AlwaysReady,
+    /// Tells others of changes and records that are not on its own disk yet.
+    ShipBeforeDurable,
+    /// Goes on with the actor id of an earlier life in documents.
+    ReuseDocumentActor,
+    /// Takes a device back in because somebody who was long away still knows it.
+    ResurrectDevice,
+    /// Believes whoever says who they are.
+    SkipIdentityCheck,
+    /// Tells nobody of what a repair brought.
+    ForgetToAnnounce,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 9] = [
+    pub const ALL: [Bug; 14] = [
         Bug::AckBeforeCommit,
         Bug::CursorOutsideTransaction,
         Bug::ForgetCheckpoint,
@@ -36,6 +46,11 @@ impl Bug {
         Bug::ForgetQuota,
         Bug::NewKeyForEachTry,
         Bug::AlwaysReady,
+        Bug::ShipBeforeDurable,
+        Bug::ReuseDocumentActor,
+        Bug::ResurrectDevice,
+        Bug::SkipIdentityCheck,
+        Bug::ForgetToAnnounce,
     ];
 }
 
