@@ -10,7 +10,7 @@ use millpond_core::{
     ids::Seq,
     record::{self, Class, DropRange, RecordKind},
     time::{Span, Timestamp},
-    window::{LateEvent, Pane},
+    window::{LateEvent, Pane, WindowSpec},
 };
 use millpond_env::Env;
 use millpond_gateway::{
@@ -26,6 +26,7 @@ use crate::{
     alert::AlertMsg,
     device::{DeviceMsg, DirectoryMsg},
     front::{Front, shard_of},
+    handover::Handover,
     health::Pulse,
     journal::{JournalMsg, Unit, Work},
     metrics::Metrics,
@@ -34,8 +35,12 @@ use crate::{
     settings::Settings,
     shapes,
     shard::{ShardMsg, core::ShardCore},
+    site::{Copy, Site},
+    site_panes,
 };
 
+/// The question to other nodes for the values of a metric.
+pub const QUERY: &str = "query";
 const ASK_TIMEOUT: Span = Span::from_secs(10);
 const READ_TRIES: usize = 5;
 const READ_AGAIN_AFTER: Span = Span::from_millis(20);
@@ -47,6 +52,9 @@ pub struct Api {
     pub settings: Arc<Settings>,
     pub reader: Reader,
     pub front: Arc<Front>,
+    pub site: Arc<Site>,
+    /// On a node of a site.
+    pub handover: Option<Arc<Handover>>,
     pub refs: Refs,
     pub metrics: Arc<Metrics>,
     pub pulse: Arc<Pulse>,
@@ -61,7 +69,10 @@ impl Node for Api {
     }
 
     fn submit(&self, submission: Submission) {
-        self.front.submit(submission);
+        match &self.handover {
+            Some(handover) => handover.submit(&self.env, &self.site, &self.front, submission),
+            None => self.front.submit(submission),
+        }
     }
 
     async fn retain(&self, topic: String, payload: Bytes, qos: u8) -> bool {
@@ -74,7 +85,26 @@ impl Node for Api {
     }
 
     async fn query(&self, question: Query) -> Result<QueryAnswer, AskError> {
-        self.read(move |reader| query::query(reader, &question)).await
+        let copies: Vec<Copy> = self.copies().into_iter().filter(|copy| copy.raw).collect();
+        let elsewhere = async {
+            match self.site.others() {
+                Some(others) => others.ask(QUERY, record::encode(&question).into()).await,
+                None => Vec::new(),
+            }
+        };
+        let here = self.read({
+            let question = question.clone();
+            move |reader| {
+                let journals: Vec<&Reader> =
+                    [reader].into_iter().chain(copies.iter().map(|copy| &copy.reader)).collect();
+                query::find(&journals, &question)
+            }
+        });
+        let mut found = here.await?;
+        for more in elsewhere.await.iter().filter_map(|bytes| record::decode(bytes).ok()) {
+            query::join(&mut found, more);
+        }
+        Ok(query::answer(&question, found))
     }
 
     async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<Json>, AskError> {
@@ -129,30 +159,24 @@ impl Node for Api {
         end: Option<Timestamp>,
         limit: usize,
     ) -> Result<Vec<Json>, AskError> {
-        self.known_window(name)?;
-        let name = name.to_string();
+        let spec = self.known_window(name)?.clone();
+        let (opened, copies) = (self.opened, self.copies());
         self.read(move |reader| {
-            let mut seen = std::collections::BTreeSet::new();
-            let mut found = Vec::new();
-            newest(reader, Class::Pane, |row| {
-                let panes = if row.kind == RecordKind::Panes {
-                    record::decode::<Vec<Pane>>(row.payload).unwrap_or_default()
-                } else {
-                    Vec::new()
-                };
-                for pane in panes.iter().rev() {
-                    let wanted = *pane.window == *name
-                        && key.as_ref().is_none_or(|key| *pane.key == **key)
-                        && start.is_none_or(|start| pane.start >= start)
-                        && end.is_none_or(|end| pane.end <= end);
-                    // The newest revision comes first.
-                    if wanted && found.len() < limit && seen.insert((pane.key.to_string(), pane.start, pane.end)) {
-                        found.push(shapes::pane(pane));
-                    }
+            let wanted = |pane: &Pane| {
+                pane.window == spec.name
+                    && key.as_ref().is_none_or(|key| pane.key == *key)
+                    && start.is_none_or(|start| pane.start >= start)
+                    && end.is_none_or(|end| pane.end <= end)
+            };
+            let mut shares = site_panes::Shares::new(&spec);
+            shares.read(reader, (opened.origin, opened.incarnation), limit, wanted)?;
+            for copy in &copies {
+                // A copy that is being closed, or is damaged, does not keep the others from answering.
+                if let Err(error) = shares.read(&copy.reader, (copy.origin, copy.incarnation), limit, wanted) {
+                    tracing::warn!(origin = %copy.origin, ?error, "a copy could not be read");
                 }
-                found.len() < limit
-            })?;
-            Ok(found)
+            }
+            Ok(shares.merged(limit).iter().map(shapes::pane).collect())
         })
         .await
     }
@@ -372,9 +396,13 @@ impl Api {
         self.env.timeout(ASK_TIMEOUT, rx).await.ok().and_then(Result::ok).ok_or(AskError::Unavailable)
     }
 
-    fn known_window(&self, name: &str) -> Result<(), AskError> {
-        let known = self.settings.windows.iter().any(|spec| spec.name == name);
-        known.then_some(()).ok_or_else(|| AskError::NotFound(format!("there is no window named `{name}`")))
+    fn known_window(&self, name: &str) -> Result<&WindowSpec, AskError> {
+        let known = self.settings.windows.iter().find(|spec| spec.name == name);
+        known.ok_or_else(|| AskError::NotFound(format!("there is no window named `{name}`")))
+    }
+
+    fn copies(&self) -> Vec<Copy> {
+        self.site.others().map(|others| others.copies()).unwrap_or_default()
     }
 
     /// Submits a dead letter again. It goes from the store when everything of it was taken; what is still rejected becomes a
@@ -432,7 +460,7 @@ fn list_devices(core: &ShardCore, settings: &Settings, after: Option<&str>, limi
 }
 
 /// Records of a class from the newest on, until `f` says `false`.
-fn newest(reader: &Reader, class: Class, mut f: impl FnMut(RecordRef<'_>) -> bool) -> Result<(), AskError> {
+pub(crate) fn newest(reader: &Reader, class: Class, mut f: impl FnMut(RecordRef<'_>) -> bool) -> Result<(), AskError> {
     let mut read = 0;
     let scanned = reader.scan_newest(class, Seq(u64::MAX), |row| {
         read += 1;

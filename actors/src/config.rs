@@ -13,7 +13,7 @@ use millpond_gateway::{auth::AuthSettings, http::HttpSettings, mqtt::MqttSetting
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{CheckpointSettings, RetentionSettings, Settings, StoreSettings, WebhookSettings};
+use crate::settings::{CheckpointSettings, RetentionSettings, Settings, SiteSettings, StoreSettings, WebhookSettings};
 
 /// The whole file. Every section may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,6 +47,8 @@ pub struct Config {
     pub alerts: AlertSettings,
     /// Where alerts are told by HTTP POST.
     pub webhooks: Vec<WebhookSettings>,
+    /// The other boxes of the site.
+    pub site: SiteSettings,
     /// What the node says about itself on stderr.
     pub log: LogSettings,
 }
@@ -68,6 +70,7 @@ impl Config {
             store: self.store.clone(),
             retention: self.retention.clone(),
             checkpoint: self.checkpoint.clone(),
+            membership: None,
         }
     }
 }

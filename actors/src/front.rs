@@ -144,6 +144,10 @@ impl Front {
         self.credits.close();
     }
 
+    pub fn is_closed(&self) -> bool {
+        matches!(*self.way.read().unwrap_or_else(PoisonError::into_inner), Way::Closed)
+    }
+
     pub fn submit(&self, submission: Submission) {
         if let Way::Open(plane) = &*self.way.read().unwrap_or_else(PoisonError::into_inner) {
             return hand_over(plane, submission);

@@ -31,6 +31,7 @@ use crate::{
     metrics::JournalMetrics,
     plane::{Party, Plane},
     settings::Settings,
+    site::Site,
 };
 use group::{Group, Next, Room, Weighed};
 
@@ -114,6 +115,8 @@ impl Weighed for Unit {
 pub struct Verdict {
     pub units: Vec<u64>,
     pub stored: bool,
+    /// The last record of the journal by then.
+    pub through: Seq,
 }
 
 /// Written with a checkpoint: which parts belong together and where the journal stood.
@@ -169,6 +172,7 @@ pub struct Arguments {
     pub next_seq: Seq,
     pub metrics: JournalMetrics,
     pub pulse: Arc<Pulse>,
+    pub site: Arc<Site>,
 }
 
 pub struct State {
@@ -187,6 +191,7 @@ pub struct State {
     retained_at: Mono,
     metrics: JournalMetrics,
     pulse: Arc<Pulse>,
+    site: Arc<Site>,
 }
 
 #[derive(Default)]
@@ -234,6 +239,7 @@ impl Actor for Journal {
             store: args.store,
             metrics: args.metrics,
             pulse: args.pulse,
+            site: args.site,
         })
     }
 
@@ -333,8 +339,11 @@ impl State {
                 }
                 self.group.committed(now);
                 self.env.trace.event("committed", &self.committed.0.to_le_bytes());
+                self.site.committed(self.committed);
                 if outcome.units.iter().any(|unit| unit.party == Party::Checkpoint) {
+                    let cursor = self.checkpoints.open.as_ref().map(|open| open.cursor);
                     self.checkpoints.done(true, now);
+                    cursor.into_iter().for_each(|cursor| self.site.saved(cursor));
                 }
                 self.tell(outcome.units, true);
                 self.barrier_if_due();
@@ -387,7 +396,8 @@ impl State {
             if self.plane.as_ref().is_some_and(|plane| plane.generation == unit.generation)
                 && unit.party.hears_verdicts()
             {
-                verdicts.entry(unit.party).or_insert(Verdict { units: Vec::new(), stored }).units.push(unit.no);
+                let fresh = Verdict { units: Vec::new(), stored, through: self.committed };
+                verdicts.entry(unit.party).or_insert(fresh).units.push(unit.no);
             }
         }
         if let Some(plane) = &self.plane {

@@ -4,27 +4,33 @@
 pub mod config;
 pub mod edge;
 pub mod settings;
+pub mod site;
 pub mod upkeep;
+
+pub mod adopt;
 
 mod alert;
 mod api;
 mod dead_letters;
 mod device;
 mod front;
+mod handover;
 mod health;
 mod journal;
 mod metrics;
 mod notifier;
 mod plane;
-mod query;
+pub mod query;
 mod recovery;
 mod root;
 mod running;
 mod schemas;
 mod shapes;
 mod shard;
+mod site_panes;
 mod tree;
 mod window;
+mod writer;
 
 #[cfg(test)]
 mod testing;
@@ -33,6 +39,7 @@ mod tests;
 
 pub use running::{Running, STORE_FILE, StartError};
 pub use settings::Settings;
+pub use writer::Writer;
 
 use millpond_core::{
     planted::{self, Bug},

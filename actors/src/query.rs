@@ -1,10 +1,13 @@
 //! Answers to questions about one metric of one device.
+//!
+//! What one node finds in its journals is [`Found`]; it is merged with what other nodes found in theirs before it becomes an answer.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use millpond_core::{block, ids::device_hash, record::RecordKind, time::Timestamp};
+use millpond_core::{block, ids::device_hash, record::RecordKind, time::Timestamp, value::Value};
 use millpond_gateway::port::{AskError, Json, Query, QueryAggregate, QueryAnswer};
 use millpond_store::Reader;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::shapes;
@@ -12,92 +15,141 @@ use crate::shapes;
 /// Points that are held while a question without steps is answered.
 const POINTS_HELD_MAX: usize = 4_000_000;
 
-/// # Errors
-/// When the question contradicts itself or the journal cannot be read.
-pub fn query(reader: &Reader, query: &Query) -> Result<QueryAnswer, AskError> {
-    if query.end < query.start {
-        return Err(AskError::Invalid("`end` lies before `start`".into()));
-    }
-    let points = match (query.aggregate, query.step) {
-        (Some(aggregate), step) => {
-            let step = step.map_or_else(|| query.end.since(query.start).0, |step| step.0).max(1);
-            aggregated(reader, query, aggregate, step)?
-        }
-        (None, None) => plain(reader, query)?,
-        (None, Some(_)) => return Err(AskError::Invalid("`step` needs an `aggregate`".into())),
-    };
-    let truncated = points.len() > query.limit;
-    let points = points.into_iter().take(query.limit).collect();
-    Ok(QueryAnswer { device_id: query.device_id.clone(), metric: query.metric.clone(), points, truncated })
+/// What is in some journals, before it is cut and shaped.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Found {
+    /// (event time in ns, value), journal by journal.
+    Points(Vec<Vec<(i64, Json)>>),
+    /// By number of the step, counted from the epoch.
+    Steps(BTreeMap<i64, Step>),
 }
 
-fn plain(reader: &Reader, query: &Query) -> Result<Vec<(f64, Json)>, AskError> {
-    let mut points: Vec<(Timestamp, Json)> = Vec::new();
-    each(reader, query, |time, value| {
-        points.push((time, shapes::value(value)));
-        points.len() < POINTS_HELD_MAX
-    })?;
-    // Records lie in the order of arrival.
-    points.sort_by_key(|(time, _)| *time);
-    Ok(points.into_iter().map(|(time, value)| (epoch_ms(time), value)).collect())
-}
-
-#[derive(Clone, Copy)]
-struct Step {
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
     count: u64,
     sum: f64,
     min: f64,
     max: f64,
-    first: (Timestamp, f64),
-    last: (Timestamp, f64),
+    first: (i64, f64),
+    last: (i64, f64),
 }
 
-fn aggregated(
-    reader: &Reader,
-    query: &Query,
-    aggregate: QueryAggregate,
-    step: i64,
-) -> Result<Vec<(f64, Json)>, AskError> {
-    let mut steps: BTreeMap<i64, Step> = BTreeMap::new();
+impl Step {
+    fn of(time: i64, v: f64) -> Step {
+        Step { count: 1, sum: v, min: v, max: v, first: (time, v), last: (time, v) }
+    }
+
+    fn merge(&mut self, other: &Step) {
+        self.count += other.count;
+        self.sum += other.sum;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        if other.first.0 < self.first.0 {
+            self.first = other.first;
+        }
+        if other.last.0 >= self.last.0 {
+            self.last = other.last;
+        }
+    }
+}
+
+/// Looks through journals, each of another origin.
+///
+/// # Errors
+/// When the question contradicts itself or a journal cannot be read.
+pub fn find(journals: &[&Reader], query: &Query) -> Result<Found, AskError> {
+    if query.end < query.start {
+        return Err(AskError::Invalid("`end` lies before `start`".into()));
+    }
+    match (query.aggregate, query.step) {
+        (None, Some(_)) => Err(AskError::Invalid("`step` needs an `aggregate`".into())),
+        (None, None) => {
+            Ok(Found::Points(journals.iter().map(|reader| points(reader, query)).collect::<Result<_, _>>()?))
+        }
+        (Some(_), _) => {
+            let mut steps = BTreeMap::new();
+            journals.iter().try_for_each(|reader| add_steps(reader, query, &mut steps))?;
+            Ok(Found::Steps(steps))
+        }
+    }
+}
+
+/// What others found as well. What does not fit the question is passed over.
+pub fn join(found: &mut Found, more: Found) {
+    match (found, more) {
+        (Found::Points(points), Found::Points(more)) => points.extend(more),
+        (Found::Steps(steps), Found::Steps(more)) => {
+            for (at, step) in more {
+                steps.entry(at).and_modify(|held| held.merge(&step)).or_insert(step);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The answer in its order and length.
+pub fn answer(query: &Query, found: Found) -> QueryAnswer {
+    let points = match found {
+        Found::Points(journals) => in_order(journals),
+        Found::Steps(steps) => steps.into_iter().map(|(at, step)| shaped(query, at, &step)).collect(),
+    };
+    let truncated = points.len() > query.limit;
+    let points = points.into_iter().take(query.limit).collect();
+    QueryAnswer { device_id: query.device_id.clone(), metric: query.metric.clone(), points, truncated }
+}
+
+/// A value that stands in several journals is one: its device got no acknowledgement and sent it to another node as well.
+fn in_order(journals: Vec<Vec<(i64, Json)>>) -> Vec<(f64, Json)> {
+    let numbered = journals.into_iter().enumerate();
+    let mut points: Vec<(i64, usize, Json)> = numbered
+        .flat_map(|(journal, points)| points.into_iter().map(move |(time, value)| (time, journal, value)))
+        .collect();
+    // Records lie in the order of arrival.
+    points.sort_by_key(|(time, journal, _)| (*time, *journal));
+    points.dedup_by(|later, first| later.0 == first.0 && later.1 != first.1 && later.2 == first.2);
+    points.into_iter().map(|(time, _, value)| (epoch_ms(Timestamp(time)), value)).collect()
+}
+
+fn points(reader: &Reader, query: &Query) -> Result<Vec<(i64, Json)>, AskError> {
+    let mut points = Vec::new();
+    each(reader, query, |time, value| {
+        points.push((time.0, shapes::value(value)));
+        points.len() < POINTS_HELD_MAX
+    })?;
+    Ok(points)
+}
+
+fn add_steps(reader: &Reader, query: &Query, steps: &mut BTreeMap<i64, Step>) -> Result<(), AskError> {
+    let length = step_length(query);
     each(reader, query, |time, value| {
         let Some(v) = value.as_f64().filter(|v| !v.is_nan()) else { return true };
-        let fresh = Step { count: 0, sum: 0.0, min: v, max: v, first: (time, v), last: (time, v) };
-        let at = steps.entry(time.0.div_euclid(step)).or_insert(fresh);
-        at.count += 1;
-        at.sum += v;
-        at.min = at.min.min(v);
-        at.max = at.max.max(v);
-        if time < at.first.0 {
-            at.first = (time, v);
-        }
-        if time >= at.last.0 {
-            at.last = (time, v);
-        }
+        let step = Step::of(time.0, v);
+        steps.entry(time.0.div_euclid(length)).and_modify(|held| held.merge(&step)).or_insert(step);
         true
-    })?;
-    let point = |(number, step_at): (i64, Step)| {
-        let value = match aggregate {
-            QueryAggregate::Count => step_at.count as f64,
-            QueryAggregate::Sum => step_at.sum,
-            QueryAggregate::Min => step_at.min,
-            QueryAggregate::Max => step_at.max,
-            QueryAggregate::Mean => step_at.sum / step_at.count as f64,
-            QueryAggregate::First => step_at.first.1,
-            QueryAggregate::Last => step_at.last.1,
-        };
-        // Steps are aligned to the epoch; the first one begins at `start` when that lies inside it.
-        let start = Timestamp(number.saturating_mul(step)).max(query.start);
-        (epoch_ms(start), json!(value))
+    })
+}
+
+fn step_length(query: &Query) -> i64 {
+    query.step.map_or_else(|| query.end.since(query.start).0, |step| step.0).max(1)
+}
+
+fn shaped(query: &Query, number: i64, step: &Step) -> (f64, Json) {
+    let value = match query.aggregate.unwrap_or(QueryAggregate::Count) {
+        QueryAggregate::Count => step.count as f64,
+        QueryAggregate::Sum => step.sum,
+        QueryAggregate::Min => step.min,
+        QueryAggregate::Max => step.max,
+        QueryAggregate::Mean => step.sum / step.count as f64,
+        QueryAggregate::First => step.first.1,
+        QueryAggregate::Last => step.last.1,
     };
-    Ok(steps.into_iter().map(point).collect())
+    // Steps are aligned to the epoch; the first one begins at `start` when that lies inside it.
+    let start = Timestamp(number.saturating_mul(step_length(query))).max(query.start);
+    (epoch_ms(start), json!(value))
 }
 
 /// Calls `f` for each value in the range, in the order of the journal, until it says `false`.
-fn each(
-    reader: &Reader,
-    query: &Query,
-    mut f: impl FnMut(Timestamp, millpond_core::value::Value<'_>) -> bool,
-) -> Result<(), AskError> {
+fn each(reader: &Reader, query: &Query, mut f: impl FnMut(Timestamp, Value<'_>) -> bool) -> Result<(), AskError> {
     let mut damaged = None;
     let mut go_on = true;
     let scanned = reader.scan_series(query.start, query.end, device_hash(&query.device_id), |row| {

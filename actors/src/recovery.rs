@@ -27,6 +27,7 @@ use millpond_store::{Put, ReadError, Reader, Table};
 use crate::{
     device,
     front::shard_of,
+    handover,
     journal::{CHECKPOINT_ROW, CheckpointRow, part_key},
     plane::{shard_part, window_part},
     settings::Settings,
@@ -127,6 +128,10 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
         if let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) {
             recovered.windows[index].rules.apply(pane, &mut recovered.signals);
         }
+    }
+    for known in handover::learnt(reader)? {
+        let shard = shard_of(&known.device, recovered.shards.len());
+        recovered.shards[shard].gate.learn(&known, Timestamp::from_millis(recovered.hlc.wall_ms()));
     }
     for (name, _) in device::quarantined(reader) {
         let shard = shard_of(&name, recovered.shards.len());

@@ -22,6 +22,7 @@ use crate::{
     recovery::{self, Recovered, RecoveryError},
     settings::Settings,
     shard::{self, Shard, core::Trips},
+    site::Site,
     tree::{Branch, Failures, Strategy, TREE},
     window::{self, Window, WindowMsg},
 };
@@ -44,6 +45,7 @@ pub struct Arguments {
     pub tap: Arc<Tap>,
     pub metrics: Arc<Metrics>,
     pub pulse: Arc<Pulse>,
+    pub site: Arc<Site>,
 }
 
 pub enum RootMsg {
@@ -233,6 +235,7 @@ impl State {
                 windows: windows.clone(),
                 alerts: alerts.clone(),
                 tap: args.tap.clone(),
+                site: args.site.clone(),
                 metrics: args.metrics.shards.clone(),
             };
             shards.push(me.spawn_linked(None, Shard, arguments).await?.0);
@@ -338,6 +341,7 @@ fn journal_arguments(args: &Arguments, recovered: &Recovered) -> journal::Argume
         next_seq: args.next_seq,
         metrics: args.metrics.journal.clone(),
         pulse: args.pulse.clone(),
+        site: args.site.clone(),
     }
 }
 

@@ -5,7 +5,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use millpond_core::{ids::Origin, problem::SpecProblem};
+use millpond_core::{
+    admission::Known,
+    ids::{Origin, Seq},
+    problem::SpecProblem,
+};
 use millpond_env::Env;
 use millpond_gateway::{broker::Broker, port::Node, tap::Tap};
 use millpond_store::{Commit, CommitError, OpenDevice, OpenError, Opened, Options, ReadError, Reader, Store, Table};
@@ -16,12 +20,16 @@ use tokio::sync::oneshot;
 
 use crate::{
     api::Api,
-    front::Front,
+    front::{Front, shard_of},
+    handover::Handover,
     health::Pulse,
     metrics::Metrics,
     root::{self, Root, RootMsg},
     schemas,
-    settings::Settings,
+    settings::{Ack, Settings},
+    shard::{Answers, ShardMsg},
+    site::Site,
+    writer::Writer,
 };
 
 /// Name of the store's file in the data directory.
@@ -34,6 +42,14 @@ pub struct Running {
     pub tap: Arc<Tap>,
     pub registry: Registry,
     pub opened: Opened,
+    /// Reads the node's own journal and state.
+    pub reader: Reader,
+    pub settings: Arc<Settings>,
+    /// Where a mesh joins in.
+    pub site: Arc<Site>,
+    /// Writes to the node's own journal and state.
+    pub writer: Writer,
+    handover: Option<Arc<Handover>>,
     front: Arc<Front>,
     root: ActorRef<RootMsg>,
     ended: oneshot::Receiver<String>,
@@ -72,6 +88,8 @@ impl Running {
         let metrics = Metrics::new(&registry)?;
         let front = Arc::new(Front::new(settings.in_flight_bytes));
         let pulse = Arc::new(Pulse::new(env.now()));
+        let ack = settings.membership.map_or(Ack::Local, |membership| membership.ack);
+        let site = Arc::new(Site::new(ack, Seq(opened.next_seq.0 - 1)));
         let (ended_tx, ended) = oneshot::channel();
         let arguments = root::Arguments {
             env: env.clone(),
@@ -84,30 +102,78 @@ impl Running {
             tap: tap.clone(),
             metrics: metrics.clone(),
             pulse: pulse.clone(),
+            site: site.clone(),
         };
         let started = Actor::spawn(None, Root, (arguments, ended_tx)).await;
         let (root, _) = started.map_err(|error| StartError::Tree(error.to_string()))?;
         let (refs_tx, refs) = oneshot::channel();
         let _ = root.cast(RootMsg::Refs(refs_tx));
         let refs = refs.await.map_err(|_| StartError::Tree("the root supervisor has gone".into()))?;
+        let writer = Writer::new(refs.journal.clone());
+        let handover = settings.membership.map(|_| Arc::new(Handover::new(refs.journal.clone())));
         let node = Arc::new(Api {
             env,
-            settings,
-            reader,
+            settings: settings.clone(),
+            reader: reader.clone(),
             front: front.clone(),
+            site: site.clone(),
+            handover: handover.clone(),
             refs,
             metrics,
             pulse,
             registry: registry.clone(),
             opened,
         });
-        Ok(Running { node, broker, tap, registry, opened, front, root, ended })
+        Ok(Running {
+            node,
+            broker,
+            tap,
+            registry,
+            opened,
+            reader,
+            settings,
+            site,
+            writer,
+            handover,
+            front,
+            root,
+            ended,
+        })
     }
 
     /// Tells how many bytes are between the sockets and the journal, without asking an actor or the store.
     pub fn in_flight(&self) -> impl Fn() -> usize + Send + Sync + 'static {
         let front = self.front.clone();
         move || front.in_flight_bytes()
+    }
+
+    /// What this node knows of the devices' events, as of when all that it had taken in is on its disk.
+    pub fn known(&self) -> impl Fn(Vec<String>) -> oneshot::Receiver<Vec<Known>> + Send + Sync + 'static {
+        let front = self.front.clone();
+        move |devices| {
+            let (reply, answer) = oneshot::channel();
+            if let Some(plane) = front.plane() {
+                let reply = Arc::new(Answers::new(reply));
+                for (index, shard) in plane.shards.iter().enumerate() {
+                    let share = devices.iter().filter(|device| shard_of(device, plane.shards.len()) == index);
+                    let share: Vec<String> = share.cloned().collect();
+                    if !share.is_empty() {
+                        let _ = shard.cast(ShardMsg::Known { devices: share, answers: reply.clone() });
+                    }
+                }
+            }
+            answer
+        }
+    }
+
+    /// Tells that another node has these devices now.
+    pub fn release(&self) -> impl Fn(&[String]) + Send + Sync + 'static {
+        let handover = self.handover.clone();
+        move |devices| {
+            if let Some(handover) = &handover {
+                handover.release(devices.iter().map(String::as_str));
+            }
+        }
     }
 
     /// Resolves, with the reason, when the node has ended by itself.
@@ -138,7 +204,7 @@ async fn open_store(env: &Env, settings: &Settings) -> Result<(Store, Opened), O
     let disk = env.disk.clone();
     let device: OpenDevice = Box::new(move || disk.open(STORE_FILE));
     let options = Options { cache_bytes: settings.store.cache_bytes as usize, ..Options::default() };
-    let fresh = Origin(env.rng("origin").random());
+    let fresh = settings.membership.map_or_else(|| Origin(env.rng("origin").random()), |membership| membership.origin);
     let gone = || OpenError::Device(io::Error::other("the opening was interrupted"));
     env.unblock(move || Store::open(device, options, fresh)).await.unwrap_or_else(|| Err(gone()))
 }

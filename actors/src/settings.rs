@@ -1,10 +1,11 @@
 //! What a node is told at its start. The sections of the configuration file that concern the actors stand here.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use millpond_core::{
     admission::Policy,
     alert::AlertSettings,
+    ids::{Incarnation, Origin},
     rule::RuleSpec,
     schema::{DeviceTypeSpec, SchemaSpec},
     time::Span,
@@ -31,6 +32,59 @@ pub struct Settings {
     pub store: StoreSettings,
     pub retention: RetentionSettings,
     pub checkpoint: CheckpointSettings,
+    /// What being one of a site's nodes asks of it; `None` for a node on its own.
+    pub membership: Option<Membership>,
+}
+
+/// What being one of a site's nodes asks of the data plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    pub ack: Ack,
+    /// The origin of the node's certificate, and the first incarnation of a store that is founded now.
+    pub origin: Origin,
+    pub founds: Incarnation,
+}
+
+/// The other boxes of the site. The section means something once the node was enrolled (`millpond site init`, `millpond node join`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SiteSettings {
+    /// UDP address for the other nodes of the site. Nobody is heard without a certificate of the site. Default: `0.0.0.0:7800`.
+    pub listen: SocketAddr,
+    /// Address at which others reach this node, when it is not the one it listens on. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
+    /// Nodes to ask for the others, as `host:port`. Those that were met before are remembered besides. Default: none.
+    pub seeds: Vec<String>,
+    /// Other nodes that keep a copy of this node's events, from 0 to 8. Alerts, state and panes are copied to all. Default: 1.
+    #[schemars(range(max = 8))]
+    pub replicas: u32,
+    /// When events are acknowledged: `local`, when they are on this node's disk; `site`, when `replicas` other nodes have them on theirs too.
+    /// With `site`, a node that cannot reach so many others acknowledges nothing until it can. Default: `local`.
+    pub ack: Ack,
+    /// Bytes of the copy of one other node's events beyond which the oldest are given up. Default: 1073741824 (1 GiB).
+    pub replica_max_bytes: u64,
+}
+
+impl Default for SiteSettings {
+    fn default() -> SiteSettings {
+        SiteSettings {
+            listen: ([0, 0, 0, 0], 7800).into(),
+            advertise: None,
+            seeds: Vec::new(),
+            replicas: 1,
+            ack: Ack::Local,
+            replica_max_bytes: 1 << 30,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ack {
+    #[default]
+    Local,
+    Site,
 }
 
 /// The journal and the room it may take.

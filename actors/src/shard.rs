@@ -18,13 +18,13 @@ pub mod gather;
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::{
-    admission::{Admitted, RowVerdict},
+    admission::{Admitted, Gate, Known, RowVerdict},
     batch::Batch,
     block,
     dead_letter::{DeadLetter, PayloadFormat, Reason},
@@ -41,6 +41,7 @@ use millpond_gateway::{
 };
 use millpond_store::Append;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
 
 use self::{
     core::{Outputs, ShardCore, Trips},
@@ -56,6 +57,7 @@ use crate::{
     plane::{Party, shard_part},
     recovery,
     settings::Settings,
+    site::Site,
     window::WindowMsg,
 };
 
@@ -84,6 +86,11 @@ pub enum ShardMsg {
         key: String,
         watermark: Timestamp,
     },
+    /// What is known of these devices once everything that was taken in before is on disk.
+    Known {
+        devices: Vec<String>,
+        answers: Arc<Answers>,
+    },
     /// A question to the shard's state, or a change of it that does not concern the data plane.
     Ask(Box<dyn FnOnce(&mut ShardCore) + Send>),
     Tick,
@@ -101,6 +108,7 @@ pub struct Arguments {
     pub windows: Vec<ActorRef<WindowMsg>>,
     pub alerts: ActorRef<AlertMsg>,
     pub tap: Arc<Tap>,
+    pub site: Arc<Site>,
     pub metrics: ShardMetrics,
 }
 
@@ -114,6 +122,33 @@ pub struct State {
     refused_through: u64,
     /// Everything received until then has been applied.
     applied_until: Timestamp,
+    /// Questions that wait for the verdict on the unit with the number.
+    questions: Vec<(u64, Vec<String>, Arc<Answers>)>,
+}
+
+/// Answers of several shards to one question; told when the last one has answered.
+#[derive(Debug)]
+pub struct Answers {
+    reply: Mutex<(Option<oneshot::Sender<Vec<Known>>>, Vec<Known>)>,
+}
+
+impl Answers {
+    pub fn new(reply: oneshot::Sender<Vec<Known>>) -> Answers {
+        Answers { reply: Mutex::new((Some(reply), Vec::new())) }
+    }
+
+    fn add(&self, known: impl Iterator<Item = Known>) {
+        self.reply.lock().unwrap_or_else(PoisonError::into_inner).1.extend(known);
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        let (reply, known) = self.reply.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reply) = reply.take() {
+            let _ = reply.send(std::mem::take(known));
+        }
+    }
 }
 
 struct InFlight {
@@ -140,6 +175,7 @@ impl Actor for Shard {
             next_no: 1,
             refused_through: 0,
             applied_until: Timestamp::MIN,
+            questions: Vec::new(),
         })
     }
 
@@ -167,7 +203,9 @@ impl Actor for Shard {
                 if !state.gather.is_empty() {
                     state.flush();
                 }
+                state.answer_known();
             }
+            ShardMsg::Known { devices, answers } => state.ask_known(devices, answers),
             ShardMsg::Barrier(id) => state.barrier(id),
             ShardMsg::Learn { window, key, watermark } => state.args.core.learn(window, &key, watermark),
             ShardMsg::Ask(question) => question(&mut state.args.core),
@@ -315,7 +353,7 @@ impl State {
                 if tainted && counts.duplicates > 0 {
                     ticket.refused();
                 }
-                ticket.stored(counts);
+                self.args.site.stored(verdict.through, ticket, counts);
             }
             if self.args.tap.wanted() {
                 unit.pieces.into_iter().for_each(|piece| self.args.tap.publish(piece.batch));
@@ -348,12 +386,7 @@ impl State {
         let mut out = self.args.core.outputs();
         self.args.core.flush(&mut out);
         self.send(out);
-        let in_flight = self.in_flight.iter().flat_map(|unit| &unit.admissions);
-        let ahead: Vec<&(Arc<Batch>, Admitted)> = in_flight.chain(&self.gather.admissions).collect();
-        let mut gate = (!ahead.is_empty()).then(|| self.args.core.gate.clone());
-        if let Some(gate) = &mut gate {
-            ahead.iter().rev().for_each(|(batch, admitted)| gate.undo(batch, admitted));
-        }
+        let gate = self.settled_gate();
         let gate = gate.as_ref().unwrap_or(&self.args.core.gate);
         let saved = self.args.core.save(gate, &self.args.settings.windows);
         let part = JournalMsg::Part { checkpoint: id, name: shard_part(self.args.index), state: saved.into() };
@@ -362,6 +395,38 @@ impl State {
             let _ = window.cast(WindowMsg::Barrier { shard: self.args.index, id });
         }
         let _ = self.args.alerts.cast(AlertMsg::Barrier { sender: self.args.index, id });
+    }
+
+    /// The gate without what is in flight or being gathered; `None` when nothing is.
+    fn settled_gate(&self) -> Option<Gate> {
+        let in_flight = self.in_flight.iter().flat_map(|unit| &unit.admissions);
+        let ahead: Vec<&(Arc<Batch>, Admitted)> = in_flight.chain(&self.gather.admissions).collect();
+        let mut gate = (!ahead.is_empty()).then(|| self.args.core.gate.clone())?;
+        ahead.iter().rev().for_each(|(batch, admitted)| gate.undo(batch, admitted));
+        Some(gate)
+    }
+
+    fn ask_known(&mut self, devices: Vec<String>, answers: Arc<Answers>) {
+        self.flush();
+        self.questions.push((self.next_no - 1, devices, answers));
+        self.answer_known();
+    }
+
+    /// An event whose commit may yet fail must not be told as known: its device would never send it again.
+    fn answer_known(&mut self) {
+        if self.questions.is_empty() {
+            return;
+        }
+        let settled = self.in_flight.front().map_or(u64::MAX, |unit| unit.no - 1);
+        let gate = self.settled_gate();
+        let gate = gate.as_ref().unwrap_or(&self.args.core.gate);
+        self.questions.retain(|(no, devices, answers)| {
+            let answered = *no <= settled;
+            if answered {
+                answers.add(devices.iter().filter_map(|device| gate.known(device)));
+            }
+            !answered
+        });
     }
 
     fn send(&self, out: Outputs) {

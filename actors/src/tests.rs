@@ -46,6 +46,7 @@ fn settings(shards: usize) -> Settings {
         store: StoreSettings { linger: Span::ZERO, ..StoreSettings::default() },
         retention: RetentionSettings::default(),
         checkpoint: CheckpointSettings { every: Span::from_millis(100), after_bytes: 1 << 20 },
+        membership: None,
     }
 }
 

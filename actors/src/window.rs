@@ -58,7 +58,8 @@ impl WindowCore {
     pub fn new(settings: &Settings, index: usize) -> Result<WindowCore, Vec<millpond_core::problem::SpecProblem>> {
         let spec = &settings.windows[index];
         Ok(WindowCore {
-            panes: Panes::new(Arc::new(spec.clone()), settings.shards),
+            panes: Panes::new(Arc::new(spec.clone()), settings.shards)
+                .with_shares(settings.membership.is_some() && millpond_core::window::of_site(spec)),
             rules: PaneRules::new(&spec.name, &settings.rules)?,
         })
     }

@@ -40,6 +40,7 @@ mod admitted;
 mod check;
 mod content;
 mod dedup;
+mod known;
 mod names;
 mod policy;
 mod saved;
@@ -50,6 +51,7 @@ mod tests;
 
 pub use admitted::{Admitted, RowVerdict};
 use check::{NO_SCHEMA, SchemaIndex, Schemas};
+pub use known::Known;
 use names::Names;
 pub use policy::{OnFuture, Policy, UnknownDevices};
 use seen::{Ring, Seen};

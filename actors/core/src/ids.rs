@@ -26,6 +26,18 @@ impl fmt::Debug for Origin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Incarnation(pub u32);
 
+impl Incarnation {
+    /// The first incarnation of the origin's store number `founding`, from 0. The upper 16 bits count the stores that an origin had: records
+    /// of different ones are different, whatever their numbers. The lower 16 bits count the repairs of one store.
+    pub fn first_of(founding: u16) -> Incarnation {
+        Incarnation((u32::from(founding) << 16) | 1)
+    }
+
+    pub fn founding(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+}
+
 /// Position of a record among those of one (origin, incarnation), from 1, without gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Seq(pub u64);

@@ -18,11 +18,19 @@ pub enum RecordKind {
     Late = 4,
     /// Records that were given up, and why: MessagePack of [`DropRange`].
     DropRange = 5,
+    /// Devices that send to this node from now on: MessagePack of `Vec<String>`. The last of a site's nodes to say so has the device.
+    Homes = 6,
 }
 
 impl RecordKind {
-    pub const ALL: [RecordKind; 5] =
-        [RecordKind::Events, RecordKind::Panes, RecordKind::Alerts, RecordKind::Late, RecordKind::DropRange];
+    pub const ALL: [RecordKind; 6] = [
+        RecordKind::Events,
+        RecordKind::Panes,
+        RecordKind::Alerts,
+        RecordKind::Late,
+        RecordKind::DropRange,
+        RecordKind::Homes,
+    ];
 
     pub fn from_u8(code: u8) -> Option<RecordKind> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == code)
@@ -33,7 +41,7 @@ impl RecordKind {
             RecordKind::Events => Class::Raw,
             RecordKind::Panes | RecordKind::Late => Class::Pane,
             RecordKind::Alerts => Class::Alert,
-            RecordKind::DropRange => Class::State,
+            RecordKind::DropRange | RecordKind::Homes => Class::State,
         }
     }
 }

@@ -28,6 +28,7 @@ mod panes;
 mod plan;
 #[cfg(test)]
 mod reference;
+mod site;
 mod sketch;
 mod slicer;
 mod slots;
@@ -42,9 +43,11 @@ pub use delta::{Delta, Part, PartMetric, Progress};
 pub(crate) use grid::slice_length;
 pub use pane::{LateEvent, Pane, PaneMetric, WindowEffect};
 pub use panes::Panes;
+pub use site::{merge_shares, of_site};
 pub use slicer::Slicer;
 pub use spec::{Aggregate, Emit, GroupBy, WindowKind, WindowSpec};
 pub use stats::Stats;
 
-/// The key of windows over the whole node.
+/// The key of windows over the whole node, and of those over the whole site.
 pub const NODE_KEY: &str = "node";
+pub const SITE_KEY: &str = "site";

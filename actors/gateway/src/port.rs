@@ -9,7 +9,7 @@ use millpond_core::{
     dead_letter::DeadLetter,
     time::{Span, Timestamp},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Input of one read of a connection, or of one request, on its way to the journal.
@@ -64,7 +64,7 @@ pub enum Refusal {
 }
 
 /// A range of one metric of one device.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Query {
     pub device_id: String,
     pub metric: String,
@@ -78,7 +78,7 @@ pub struct Query {
     pub limit: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QueryAggregate {
     Count,
     Sum,

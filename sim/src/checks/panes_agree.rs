@@ -18,7 +18,7 @@ use millpond_core::{
     schema::Pattern,
     time::{Span, Timestamp},
     value::ValueType,
-    window::{GroupBy, NODE_KEY},
+    window::GroupBy,
 };
 
 use super::{
@@ -241,7 +241,7 @@ impl<'a> Checker<'a> {
             let name = match rules.by {
                 GroupBy::Device => batch.device(run),
                 GroupBy::Type => &self.types[device.device_type as usize],
-                GroupBy::Node => NODE_KEY,
+                GroupBy::Node | GroupBy::Site => rules.by.only_key().unwrap_or_default(),
             };
             let number = self.names.enter(name);
             touched.push(number);

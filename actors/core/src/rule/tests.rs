@@ -359,6 +359,8 @@ fn pane(key: &str, end: f64, mean: Option<f64>) -> Pane {
         revision: 0,
         open: false,
         metrics: mean.map(metric).into_iter().collect(),
+        share: None,
+        of: None,
     }
 }
 

@@ -45,3 +45,18 @@ pub struct PartMetric {
     pub name: Arc<str>,
     pub stats: Stats,
 }
+
+/// Merges `more` into `metrics`; both are in the order of names.
+pub(super) fn merge(metrics: &mut Vec<PartMetric>, more: &[PartMetric]) {
+    let same = metrics.len() == more.len() && metrics.iter().zip(more).all(|(a, b)| a.name == b.name);
+    if same {
+        metrics.iter_mut().zip(more).for_each(|(metric, more)| metric.stats.merge(&more.stats));
+        return;
+    }
+    for metric in more {
+        match metrics.binary_search_by(|known| known.name.cmp(&metric.name)) {
+            Ok(at) => metrics[at].stats.merge(&metric.stats),
+            Err(at) => metrics.insert(at, metric.clone()),
+        }
+    }
+}

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::Timestamp;
+use super::PartMetric;
+use crate::{
+    ids::{Incarnation, Origin},
+    time::Timestamp,
+};
 
 /// The result of a window for one key and one stretch of event time: `start ≤ t < end`.
 ///
@@ -22,6 +26,13 @@ pub struct Pane {
     pub open: bool,
     /// By name.
     pub metrics: Vec<PaneMetric>,
+    /// The partial aggregates behind `metrics`, by name, on a node of a site: with them the shares of several nodes in one pane are merged
+    /// exactly ([`merge_shares`](super::merge_shares)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Vec<PartMetric>>,
+    /// Whose share it is, when another node says it: one that holds the records of a node that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<(Origin, Incarnation)>,
 }
 
 /// The aggregates of one metric. Those that the window's definition does not ask for are `None`.

@@ -56,6 +56,8 @@ pub struct Panes {
 struct Definition {
     spec: Arc<WindowSpec>,
     grid: Grid,
+    /// Panes carry their partial aggregates.
+    shares: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -69,13 +71,19 @@ impl Panes {
     /// `spec` has no [`problems`](WindowSpec::problems); `shards` is how many shards send deltas.
     pub fn new(spec: Arc<WindowSpec>, shards: usize) -> Panes {
         Panes {
-            definition: Definition { grid: Grid::of(&spec), spec },
+            definition: Definition { grid: Grid::of(&spec), spec, shares: false },
             shards,
             keys: BTreeMap::new(),
             updated: BTreeSet::new(),
             known_late: BTreeMap::new(),
             left_out: 0,
         }
+    }
+
+    /// Panes carry their partial aggregates from now on, to be merged with those of other nodes.
+    pub fn with_shares(mut self, shares: bool) -> Panes {
+        self.definition.shares = shares;
+        self
     }
 
     pub fn spec(&self) -> &Arc<WindowSpec> {

@@ -31,7 +31,7 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Delta, Emit, GroupBy, LateEvent, NODE_KEY, Part, Progress, WindowSpec,
+    Delta, Emit, GroupBy, LateEvent, Part, Progress, WindowSpec,
     grid::{Grid, Shape, event_time},
     plan::{Layouts, Mapping, Plans},
     slots::{Block, Slots},
@@ -514,8 +514,8 @@ impl Types {
     fn new(spec: &WindowSpec, types: &[String]) -> (Types, Vec<Arc<str>>) {
         let admitted = |name: &String| spec.device_types.is_empty() || spec.device_types.contains(name);
         let mut names: Vec<Arc<str>> = Vec::new();
-        if spec.by == GroupBy::Node {
-            names.push(NODE_KEY.into());
+        if let Some(name) = spec.by.only_key() {
+            names.push(name.into());
         }
         let mut keys = Vec::new();
         for name in types {

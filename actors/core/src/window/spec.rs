@@ -74,6 +74,19 @@ pub enum GroupBy {
     Type,
     /// One result for the node; the watermark is the least of all devices that are not idle.
     Node,
+    /// One result for all nodes of the site: each adds its share. On a node without a site the same as `node`.
+    Site,
+}
+
+impl GroupBy {
+    /// The key of all results, where there is only one.
+    pub fn only_key(self) -> Option<&'static str> {
+        match self {
+            GroupBy::Node => Some(super::NODE_KEY),
+            GroupBy::Site => Some(super::SITE_KEY),
+            GroupBy::Device | GroupBy::Type => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]

@@ -143,6 +143,8 @@ pub fn pane(device: &str, start: i64, readings: std::ops::RangeInclusive<i64>) -
         revision: 0,
         open: false,
         metrics: vec![metric],
+        share: None,
+        of: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     limits::WINDOW_PARTS_MAX,
-    window::{PaneMetric, Part, PartMetric, digest::digest_of_pane, grid::Shape},
+    window::{PaneMetric, Part, PartMetric, delta::merge, digest::digest_of_pane, grid::Shape},
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -40,6 +40,14 @@ struct State {
     fresh: bool,
     /// `(revision, digest)` of what the journal holds beyond `revision`, in order.
     ahead: Vec<(u32, u64)>,
+}
+
+/// What a pane says.
+#[derive(Default)]
+struct Content {
+    metrics: Vec<PaneMetric>,
+    /// See [`Pane::share`].
+    share: Option<Vec<PartMetric>>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -105,7 +113,7 @@ impl Key {
             return 0;
         }
         let stretch = self.parts.entry(start).or_insert_with(|| Stretch { end, metrics: Vec::new() });
-        merge(&mut stretch.metrics, part.metrics);
+        merge(&mut stretch.metrics, &part.metrics);
         for (start, end) in
             definition.grid.windows(start, end).take_while(|(_, end)| !definition.grid.is_dropped(*end, closed))
         {
@@ -133,7 +141,7 @@ impl Key {
             let Some(stretch) = self.parts.remove(&at) else { break };
             (from, to) = (from.min(at), to.max(stretch.end));
             absorbed.push((stretch.end, at));
-            merge(&mut metrics, stretch.metrics);
+            merge(&mut metrics, &stretch.metrics);
         }
         self.parts.insert(from, Stretch { end: to, metrics });
         let mut above = None;
@@ -141,7 +149,7 @@ impl Key {
             self.due.remove(&old);
             let Some(state) = self.panes.get_mut(&old) else { continue };
             if state.digest.is_some() || !state.ahead.is_empty() {
-                say(definition, name, old, Vec::new(), false, state, out);
+                say(definition, name, old, Content::default(), false, state, out);
                 above = above.max(state.revision);
             } else {
                 above = above.max(state.revision);
@@ -192,9 +200,9 @@ impl Key {
             && definition.grid.is_closed(at.0, self.watermark)
         {
             self.due.pop_first();
-            let metrics = self.content(definition, at);
+            let content = self.content(definition, at);
             if let Some(state) = self.panes.get_mut(&at) {
-                say(definition, name, at, metrics, false, state, out);
+                say(definition, name, at, content, false, state, out);
             }
         }
     }
@@ -204,9 +212,9 @@ impl Key {
         let fresh: Vec<_> =
             self.due.iter().filter(|at| self.panes.get(at).is_some_and(|state| state.fresh)).copied().collect();
         for at in fresh {
-            let metrics = self.content(definition, at);
+            let content = self.content(definition, at);
             if let Some(state) = self.panes.get_mut(&at) {
-                say(definition, name, at, metrics, true, state, out);
+                say(definition, name, at, content, true, state, out);
             }
         }
     }
@@ -214,8 +222,8 @@ impl Key {
     pub fn open(&self, definition: &super::Definition, name: &str) -> Vec<Pane> {
         let pane = |at: &(i64, i64)| {
             let revision = self.panes.get(at).and_then(State::last_revision).map_or(0, |last| last.saturating_add(1));
-            let metrics = self.content(definition, *at);
-            (!metrics.is_empty()).then(|| pane(definition, name, *at, revision, true, metrics))
+            let content = self.content(definition, *at);
+            (!content.metrics.is_empty()).then(|| pane(definition, name, *at, revision, true, content))
         };
         self.due.iter().filter(|at| !definition.grid.is_closed(at.0, self.watermark)).filter_map(pane).collect()
     }
@@ -244,15 +252,17 @@ impl Key {
         self.parts.len() <= WINDOW_PARTS_MAX
     }
 
-    fn content(&self, definition: &super::Definition, (end, start): (i64, i64)) -> Vec<PaneMetric> {
+    fn content(&self, definition: &super::Definition, (end, start): (i64, i64)) -> Content {
         let report = |metric: &PartMetric| metric.stats.report(&metric.name, &definition.spec);
         let mut parts = self.parts.range(start..end).map(|(_, stretch)| &stretch.metrics);
-        let Some(first) = parts.next() else { return Vec::new() };
-        let Some(second) = parts.next() else { return first.iter().map(report).collect() };
+        let Some(first) = parts.next() else { return Content::default() };
+        let second = parts.next();
+        if second.is_none() && !definition.shares {
+            return Content { metrics: first.iter().map(report).collect(), share: None };
+        }
         let mut metrics = first.clone();
-        merge(&mut metrics, second.clone());
-        parts.for_each(|more| merge(&mut metrics, more.clone()));
-        metrics.iter().map(report).collect()
+        second.into_iter().chain(parts).for_each(|more| merge(&mut metrics, more));
+        Content { metrics: metrics.iter().map(report).collect(), share: definition.shares.then_some(metrics) }
     }
 }
 
@@ -267,15 +277,15 @@ fn say(
     definition: &super::Definition,
     name: &str,
     at: (i64, i64),
-    metrics: Vec<PaneMetric>,
+    content: Content,
     open: bool,
     state: &mut State,
     out: &mut Vec<WindowEffect>,
 ) {
     state.fresh = false;
-    let digest = digest_of_pane(&metrics, open);
+    let digest = digest_of_pane(&content.metrics, open);
     let unsaid = state.digest.is_none() && state.ahead.is_empty();
-    if (unsaid && metrics.is_empty()) || state.digest == Some(digest) {
+    if (unsaid && content.metrics.is_empty()) || state.digest == Some(digest) {
         return;
     }
     if let Some(found) = state.ahead.iter().position(|(_, known)| *known == digest) {
@@ -290,7 +300,7 @@ fn say(
     let revision = state.last_revision().map_or(0, |last| last.saturating_add(1));
     state.ahead.clear();
     (state.revision, state.digest) = (Some(revision), Some(digest));
-    out.push(WindowEffect::Fire(pane(definition, name, at, revision, open, metrics)));
+    out.push(WindowEffect::Fire(pane(definition, name, at, revision, open, content)));
 }
 
 fn pane(
@@ -299,7 +309,7 @@ fn pane(
     (end, start): (i64, i64),
     revision: u32,
     open: bool,
-    metrics: Vec<PaneMetric>,
+    content: Content,
 ) -> Pane {
     Pane {
         window: definition.spec.name.clone(),
@@ -308,21 +318,8 @@ fn pane(
         end: Timestamp(end),
         revision,
         open,
-        metrics,
-    }
-}
-
-/// Merges `more` into `metrics`; both are in the order of names.
-fn merge(metrics: &mut Vec<PartMetric>, more: Vec<PartMetric>) {
-    let same = metrics.len() == more.len() && metrics.iter().zip(&more).all(|(a, b)| a.name == b.name);
-    if same {
-        metrics.iter_mut().zip(&more).for_each(|(metric, more)| metric.stats.merge(&more.stats));
-        return;
-    }
-    for metric in more {
-        match metrics.binary_search_by(|known| known.name.cmp(&metric.name)) {
-            Ok(at) => metrics[at].stats.merge(&metric.stats),
-            Err(at) => metrics.insert(at, metric),
-        }
+        metrics: content.metrics,
+        share: content.share,
+        of: None,
     }
 }

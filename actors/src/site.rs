@@ -1,0 +1,172 @@
+//! Where the data plane and the mesh meet. The data plane knows nothing of peers: it tells how far its journal has come, holds
+//! acknowledgements back until somebody says that the site has the records, and asks for the journals of others when a question concerns
+//! them. Without a mesh nothing is held back and there are no others.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millpond_core::{
+    admission::Known,
+    ids::{Incarnation, Origin, Seq},
+};
+use millpond_gateway::port::{AskError, Json};
+use millpond_store::Reader;
+use tokio::sync::Notify;
+
+use crate::{front::Ticket, settings::Ack, shard::gather::Counts};
+
+/// A copy of another node's journal.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    pub origin: Origin,
+    pub incarnation: Incarnation,
+    pub reader: Reader,
+    /// Whether its events are copied to this node at all, or only results.
+    pub raw: bool,
+}
+
+/// The other nodes of the site, as the data plane may ask for them.
+#[async_trait]
+pub trait Others: Send + Sync + 'static {
+    /// Copies that are held here.
+    fn copies(&self) -> Vec<Copy>;
+
+    /// Puts a question to the nodes that can tell what the copies here cannot. Each answer comes from another journal.
+    async fn ask(&self, what: &'static str, question: Bytes) -> Vec<Bytes>;
+
+    /// What the nodes at which these devices were at home before know of them. May wait for a node that cannot be asked.
+    async fn known(&self, devices: &[String]) -> Vec<Known>;
+
+    /// What an operator wants to know or do: `members`, `ledger`, `twin`, …
+    async fn operate(&self, what: &str, body: Json) -> Result<Json, AskError>;
+}
+
+/// One per node.
+pub struct Site {
+    ack: Ack,
+    head: AtomicU64,
+    checkpoint: AtomicU64,
+    moved: Notify,
+    waiting: Mutex<Waiting>,
+    unverified: AtomicU64,
+    others: OnceLock<Arc<dyn Others>>,
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Site").field("ack", &self.ack).field("head", &self.head).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Records up to here are on as many other nodes as were asked for.
+    confirmed: Seq,
+    /// Tickets whose records end at the number, in its order.
+    tickets: VecDeque<(Seq, Arc<Ticket>, Counts)>,
+}
+
+impl Site {
+    pub(crate) fn new(ack: Ack, head: Seq) -> Site {
+        Site {
+            ack,
+            head: AtomicU64::new(head.0),
+            checkpoint: AtomicU64::new(0),
+            moved: Notify::new(),
+            waiting: Mutex::default(),
+            unverified: AtomicU64::new(0),
+            others: OnceLock::new(),
+        }
+    }
+
+    /// Once, when the mesh is up.
+    pub fn join(&self, others: Arc<dyn Others>) {
+        let _ = self.others.set(others);
+    }
+
+    pub fn others(&self) -> Option<&Arc<dyn Others>> {
+        self.others.get()
+    }
+
+    /// The last record of this node that is on disk.
+    pub fn head(&self) -> Seq {
+        Seq(self.head.load(Ordering::Acquire))
+    }
+
+    /// The cursor of the newest checkpoint that was made in this life; 0 before the first.
+    pub fn checkpoint(&self) -> Seq {
+        Seq(self.checkpoint.load(Ordering::Acquire))
+    }
+
+    /// Resolves when head or checkpoint have moved since it resolved last. For one waiter.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
+    }
+
+    pub(crate) fn committed(&self, head: Seq) {
+        self.head.store(head.0, Ordering::Release);
+        self.moved.notify_one();
+    }
+
+    pub(crate) fn saved(&self, cursor: Seq) {
+        self.checkpoint.store(cursor.0, Ordering::Release);
+        self.moved.notify_one();
+    }
+
+    /// A part of a submission whose records end at `through` is on this node's disk: its ticket is told so, at once or when the site has
+    /// them too.
+    pub(crate) fn stored(&self, through: Seq, ticket: Arc<Ticket>, counts: Counts) {
+        if self.ack == Ack::Site {
+            let mut waiting = self.waiting();
+            if waiting.confirmed < through {
+                waiting.tickets.push_back((through, ticket, counts));
+                return;
+            }
+        }
+        ticket.stored(counts);
+    }
+
+    /// Records up to `head` are on as many other nodes as were asked for.
+    pub fn confirm(&self, head: Seq) {
+        let done: VecDeque<(Seq, Arc<Ticket>, Counts)> = {
+            let mut waiting = self.waiting();
+            waiting.confirmed = waiting.confirmed.max(head);
+            // Shards tell their tickets in the order of the journal each, but not among each other.
+            let (done, left) =
+                std::mem::take(&mut waiting.tickets).into_iter().partition(|(through, ..)| *through <= head);
+            waiting.tickets = left;
+            done
+        };
+        done.into_iter().for_each(|(_, ticket, counts)| ticket.stored(counts));
+    }
+
+    /// Records up to here are on as many other nodes as were asked for.
+    pub fn confirmed(&self) -> Seq {
+        self.waiting().confirmed
+    }
+
+    pub(crate) fn unverified(&self, devices: usize) {
+        self.unverified.fetch_add(devices as u64, Ordering::Relaxed);
+    }
+
+    /// Devices whose events were taken before it was known what other nodes had of them.
+    pub fn taken_unverified(&self) -> u64 {
+        self.unverified.load(Ordering::Relaxed)
+    }
+
+    /// Submissions that wait for the site.
+    pub fn unconfirmed(&self) -> usize {
+        self.waiting().tickets.len()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
