@@ -168,7 +168,7 @@ fn repair_told(error: RepairError) -> anyhow::Error {
             told.code("MP0403").failure(Failure::InUse).hint("stop the node first")
         }
         RepairError::TooNew { .. } => told.code("MP0404").failure(Failure::BadInput),
-        RepairError::NothingFound => told.code("MP0402").failure(Failure::BadInput),
+        RepairError::NothingFound | RepairError::Copy => told.code("MP0402").failure(Failure::BadInput),
         RepairError::Source(_) | RepairError::Target { .. } | RepairError::TargetInUse => told.code("MP0405"),
     }
     .because(error)

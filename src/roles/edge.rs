@@ -110,6 +110,7 @@ pub fn store_told(what: &str, error: OpenError) -> anyhow::Error {
             .code("MP0402")
             .failure(Failure::BadInput)
             .hint("`millpond journal verify DATA_DIR` says what is damaged"),
+        OpenError::Foreign { .. } => told.code("MP0402").failure(Failure::BadInput),
         OpenError::TooNew { .. } => told.code("MP0404").failure(Failure::BadInput),
     };
     told.because(error).into()

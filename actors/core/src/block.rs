@@ -125,6 +125,13 @@ pub fn devices(block: &[u8], device: &mut dyn FnMut(&str, u32)) -> Result<(), Bl
     read::devices(block, device)
 }
 
+/// The hashes of the devices ([`crate::ids::device_hash`]), as the journal's index keeps them.
+pub fn device_hashes(block: &[u8]) -> Result<Vec<u64>, BlockError> {
+    let mut hashes = Vec::new();
+    read::devices(block, &mut |name, _| hashes.push(crate::ids::device_hash(name)))?;
+    Ok(hashes)
+}
+
 /// The statistics of `metric` over the whole block; `None` when it has no such metric, or none were written.
 pub fn statistics(block: &[u8], metric: &str) -> Result<Option<ColumnStats>, BlockError> {
     read::statistics(block, metric)

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod map;
 pub mod planted;
 pub mod problem;
+pub mod ranges;
 pub mod record;
 pub mod replay;
 pub mod rule;

@@ -4,6 +4,9 @@
 //! Everything is synchronous and deterministic. There is one writer ([`Store`]) and any number of readers
 //! ([`Reader`]), which see the last commit and never wait for the writer.
 //!
+//! A [`Replica`] is a copy of another node's journal, in a file of its own with the same tables: everything that reads a
+//! store reads it as well. It has no numbers of its own to give, so the promises 2 to 4 are those of the origin.
+//!
 //! # What must stay true
 //! 1. A commit whose `Ok` was returned is on stable storage, whole. One whose `Err` was returned left nothing behind.
 //! 2. Sequence numbers are given once. Each number below the next one is a record that is there, or lies in the range
@@ -20,7 +23,8 @@
 //! | `bloom` | first sequence number (u64) | bloom filters of more than 32 bytes |
 //! | `meta`, `cursors`, … ([`Table`]) | bytes | one entry: see `entries` |
 //! | `pieces` | (table u8, key, piece u32) | pieces of entries larger than one value |
-//! | `store` | name | identity, schema version, [`Usage`], ballast |
+//! | `store` | name | identity, schema version, [`Usage`], ballast; in a copy also its floors |
+//! | `held` | (track u8, first sequence number u64) | only in a copy: last sequence number of a range that is held |
 
 mod bloom;
 mod commit;
@@ -28,6 +32,8 @@ mod device;
 mod entries;
 mod export;
 mod fault;
+mod file;
+mod held;
 mod index;
 mod layout;
 mod options;
@@ -35,9 +41,9 @@ mod overlay;
 mod packing;
 mod reader;
 mod repair;
+mod replica;
 mod retention;
 mod salvage;
-mod seq_set;
 mod store;
 mod tables;
 mod transaction;
@@ -47,11 +53,14 @@ mod verify;
 pub use commit::{Append, Commit, CommitError, Committed, Put, Retention, RetentionRule, Shed};
 pub use device::OpenDevice;
 pub use export::export;
+pub use file::OpenError;
+pub use held::Held;
 pub use layout::RecordRef;
 pub use options::{DeadLetterLimits, Options};
 pub use reader::{ReadError, Reader};
 pub use repair::{RepairError, Repaired, repair};
-pub use store::{OpenError, Opened, Store};
+pub use replica::{Replica, ReplicaCommit, ReplicaCommitted, ReplicaRun};
+pub use store::{Opened, Store};
 pub use tables::{SCHEMA_VERSION, Table};
 pub use usage::{ClassUsage, DeadLetterUsage, Dropped, Usage};
 pub use verify::{Damage, Inspection, Report, inspect, verify};

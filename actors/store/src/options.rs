@@ -1,5 +1,7 @@
 //! How a store is opened.
 
+use millpond_core::ids::Incarnation;
+
 /// Settings of a [`Store`](crate::Store). The defaults suit an edge node with a few gigabytes of flash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -11,6 +13,9 @@ pub struct Options {
     /// Space that is held back inside the file, in bytes, so that there is room to delete on a full disk.
     pub ballast_bytes: usize,
     pub dead_letters: DeadLetterLimits,
+    /// Of a store that is founded. A node that lost its store but not its identity must not give numbers of an
+    /// incarnation that others have copies of.
+    pub fresh_incarnation: Incarnation,
 }
 
 impl Default for Options {
@@ -20,6 +25,7 @@ impl Default for Options {
             quick_repair_above: 128 << 20,
             ballast_bytes: 512 << 10,
             dead_letters: DeadLetterLimits::default(),
+            fresh_incarnation: Incarnation(1),
         }
     }
 }

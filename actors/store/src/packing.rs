@@ -21,10 +21,21 @@ pub(crate) fn append(
 ) -> Result<u64, Fault> {
     let first = usage.next_seq.0;
     usage.next_seq = Seq(first + records.len() as u64);
+    let records: Vec<(Seq, &Append)> = (first..).map(Seq).zip(records).collect();
+    append_numbered(txn, usage, author, &records)
+}
+
+/// Writes records that have their numbers, in ascending order. Values of other records must not lie between them.
+pub(crate) fn append_numbered(
+    txn: &WriteTransaction,
+    usage: &mut Usage,
+    author: Author,
+    records: &[(Seq, &Append)],
+) -> Result<u64, Fault> {
     let mut bytes = 0;
     for class in Class::ALL {
         let numbered: Vec<(Seq, &Append)> =
-            (first..).map(Seq).zip(records).filter(|(_, append)| append.kind.class() == class).collect();
+            records.iter().filter(|(_, append)| append.kind.class() == class).copied().collect();
         if !numbered.is_empty() {
             bytes += append_class(txn, usage, author, class, &numbered)?;
         }
@@ -70,9 +81,10 @@ fn append_class(
 /// How many of `records` go into the next value, and its length: as many as fit, but one at least.
 fn fill(records: &[(Seq, &Append)]) -> (usize, usize) {
     let mut bytes = VALUE_HEADER;
-    for (count, (_, append)) in records.iter().enumerate() {
+    let first = records.first().map_or(0, |(seq, _)| seq.0);
+    for (count, (seq, append)) in records.iter().enumerate() {
         let next = bytes + RECORD_HEADER + append.payload.len();
-        if count > 0 && next > JOURNAL_VALUE_BYTES {
+        if count > 0 && (next > JOURNAL_VALUE_BYTES || seq.0 - first > u64::from(u32::MAX)) {
             return (count, bytes);
         }
         bytes = next;
@@ -96,17 +108,19 @@ fn index_row(inside: &[(Seq, &Append)], bytes: usize, written_ms: i64) -> (Index
     (IndexRow { min_time, max_time, written_ms, events, records, bytes, last, filter: Filter::None }, filter)
 }
 
-/// Adds a value to what the class holds. Values come in the order of their sequence numbers.
+/// Adds a value to what the class holds. The oldest and the newest are those with the lowest and the highest numbers.
 pub(crate) fn count_in(usage: &mut Usage, class: Class, first: Seq, row: &IndexRow) {
     let class = usage.class_mut(class);
-    if class.values == 0 {
+    if class.values == 0 || first < class.first_seq {
         class.first_seq = first;
         class.oldest_ms = row.written_ms;
+    }
+    if class.values == 0 || row.last > class.last_seq {
+        class.last_seq = row.last;
+        class.newest_ms = row.written_ms;
     }
     class.values += 1;
     class.records += u64::from(row.records);
     class.events += row.events;
     class.bytes += u64::from(row.bytes);
-    class.last_seq = row.last;
-    class.newest_ms = row.written_ms;
 }

@@ -13,9 +13,9 @@ use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 use crate::{
     bloom, entries,
     fault::Fault,
+    file::Shared,
     index::{Filter, IndexRow},
     layout::{RecordRef, Value},
-    store::Shared,
     tables::{self, PIECES, STORE, Table, names},
     usage::Usage,
 };

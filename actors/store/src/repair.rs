@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 use millpond_core::{
     disk::BlockDevice,
     ids::{Incarnation, Origin, Seq},
+    ranges::RangeSet,
     record::{Class, DropRange, DropReason, Hlc, RecordKind},
 };
 use redb::{Database, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
@@ -20,12 +21,11 @@ use crate::{
     device::{OpenDevice, Watch},
     entries,
     fault::Fault,
+    file::{self, Found, State},
     index::{Filter, IndexRow},
     layout::{Author, Value, ValueHeader},
     options::Options,
     packing, retention, salvage,
-    seq_set::SeqSet,
-    store::{self, Found},
     tables::{self, BLOOM, INDEX, PIECES, STORE, Table, names},
     transaction::{self, Identity},
     usage::Usage,
@@ -62,6 +62,9 @@ pub enum RepairError {
     /// It was not touched.
     #[error("the new file is not empty")]
     TargetInUse,
+    /// There is nothing in it that others do not have.
+    #[error("the file is a copy of another node's journal: delete it, and what others still hold is copied again")]
+    Copy,
     #[error("nothing in the damaged file is a store of Millpond")]
     NothingFound,
     #[error("the file was written by a newer Millpond (schema {found})")]
@@ -78,7 +81,7 @@ pub fn repair(from: &OpenDevice, to: &OpenDevice, options: Options, now_ms: i64)
     let mut survey = survey(&source)?;
     let Some(identity) = survey.identity else { return Err(RepairError::NothingFound) };
     let failed = |fault: Fault| RepairError::Target { detail: fault.detail() };
-    let (db, _) = store::open_database(target, Arc::new(Watch::default()), &options).map_err(failed)?;
+    let (db, _) = file::open_database(target, Arc::new(Watch::default()), &options).map_err(failed)?;
     let (usage, lost, entries) = rebuild(&db, &source, &mut survey, identity, options, now_ms).map_err(failed)?;
     Ok(Repaired {
         origin: identity.origin,
@@ -113,7 +116,7 @@ struct Survey {
     kept: Option<Usage>,
     /// By class and first sequence number.
     values: BTreeMap<(Class, u64), Saved>,
-    present: SeqSet,
+    present: RangeSet,
     receipts: Vec<DropRange>,
     /// What the index says of values that cannot be read.
     hints: Vec<DropRange>,
@@ -126,7 +129,7 @@ fn survey(source: &Arc<dyn BlockDevice>) -> Result<Survey, RepairError> {
         identity: None,
         kept: None,
         values: BTreeMap::new(),
-        present: SeqSet::default(),
+        present: RangeSet::default(),
         receipts: Vec::new(),
         hints: Vec::new(),
         report: Report::default(),
@@ -135,9 +138,10 @@ fn survey(source: &Arc<dyn BlockDevice>) -> Result<Survey, RepairError> {
         Ok((_, Some(Found { schema, .. }))) if schema > tables::SCHEMA_VERSION => {
             return Err(RepairError::TooNew { found: schema });
         }
+        Ok((_, Some(Found { state: State { held: Some(_), .. }, .. }))) => return Err(RepairError::Copy),
         Ok((db, found)) => {
             survey.identity = found.as_ref().map(|found| found.identity);
-            survey.kept = found.map(|found| found.usage);
+            survey.kept = found.map(|found| found.state.usage);
             survey.walk_trees(&db);
             survey.db = Some(db);
         }
@@ -291,7 +295,7 @@ fn rebuild(
     }
     usage.next_seq = usage.next_seq.max(Seq(survey.present.last() + 1));
     let lost = survey.lost(usage.next_seq);
-    in_transaction(db, |txn| transaction::found(txn, identity, &usage))?;
+    in_transaction(db, |txn| transaction::found(txn, identity, &State { usage, held: None }))?;
     copy_values(db, source, survey, &mut usage)?;
     let entries = in_transaction(db, |txn| copy_entries(txn, survey, &mut usage))?;
     for range in survey.receipts.iter().chain(&lost) {

@@ -45,6 +45,11 @@ impl Receipts {
         Ok((self.fresh, bytes))
     }
 
+    /// What was dropped, for a file that gives no numbers of its own and writes no receipts.
+    pub fn into_fresh(self) -> Vec<DropRange> {
+        self.fresh
+    }
+
     fn merge(&mut self, range: DropRange) {
         let merged =
             self.merged.entry((range.class, range.reason)).or_insert(DropRange { records: 0, events: 0, ..range });

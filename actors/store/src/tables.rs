@@ -57,6 +57,8 @@ pub(crate) const INDEX: TableDefinition<'static, (u8, u64), &'static [u8]> = Tab
 pub(crate) const BLOOM: ValueTable = TableDefinition::new("bloom");
 pub(crate) const PIECES: TableDefinition<'static, (u8, &'static [u8], u32), &'static [u8]> =
     TableDefinition::new("pieces");
+/// What a copy covers: (track, first) → last.
+pub(crate) const HELD: TableDefinition<'static, (u8, u64), u64> = TableDefinition::new("held");
 pub(crate) const STORE: TableDefinition<'static, &'static str, &'static [u8]> = TableDefinition::new("store");
 
 /// Names in the table `store`.
@@ -65,4 +67,6 @@ pub(crate) mod names {
     pub const IDENTITY: &str = "identity";
     pub const USAGE: &str = "usage";
     pub const BALLAST: &str = "ballast";
+    /// Only in a copy of another node's journal.
+    pub const FLOORS: &str = "floors";
 }

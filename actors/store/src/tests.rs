@@ -6,6 +6,7 @@ mod failures;
 mod full_disk;
 mod queries;
 mod repairs;
+mod replicas;
 mod retention;
 
 use std::ops::ControlFlow;

@@ -8,9 +8,10 @@ use millpond_core::{
 use redb::WriteTransaction;
 
 use crate::{
-    commit::{Commit, Committed, Shed},
+    commit::{Commit, Committed, Put, Shed},
     entries,
     fault::Fault,
+    file::State,
     layout::{Author, u32_at},
     options::{DeadLetterLimits, Options},
     packing,
@@ -53,7 +54,7 @@ impl Identity {
 }
 
 /// Creates every table and writes identity and empty usage.
-pub(crate) fn found(txn: &WriteTransaction, identity: Identity, usage: &Usage) -> Result<(), Fault> {
+pub(crate) fn found(txn: &WriteTransaction, identity: Identity, state: &State) -> Result<(), Fault> {
     for class in Class::ALL {
         txn.open_table(tables::journal(class))?;
     }
@@ -66,7 +67,11 @@ pub(crate) fn found(txn: &WriteTransaction, identity: Identity, usage: &Usage) -
     let mut store = txn.open_table(STORE)?;
     store.insert(names::SCHEMA, SCHEMA_VERSION.to_le_bytes().as_slice())?;
     store.insert(names::IDENTITY, identity.encode().as_slice())?;
-    store.insert(names::USAGE, usage.encode().as_slice())?;
+    store.insert(names::USAGE, state.usage.encode().as_slice())?;
+    if let Some(held) = &state.held {
+        txn.open_table(tables::HELD)?;
+        store.insert(names::FLOORS, held.encode_floors().as_slice())?;
+    }
     Ok(())
 }
 
@@ -85,7 +90,15 @@ pub(crate) fn check(commit: &Commit) -> Result<(), String> {
             return Err(format!("record {at} has {bytes} bytes, more than {RECORD_BYTES_MAX}"));
         }
     }
-    for (at, put) in commit.puts.iter().enumerate() {
+    check_puts(&commit.puts)?;
+    if commit.records.len() + commit.puts.len() + commit.dead_letters.len() > u32::MAX as usize / 4 {
+        return Err("more than 2^30 items".into());
+    }
+    Ok(())
+}
+
+pub(crate) fn check_puts(puts: &[Put]) -> Result<(), String> {
+    for (at, put) in puts.iter().enumerate() {
         if put.key.is_empty() || put.key.len() > STATE_KEY_BYTES_MAX {
             let bytes = put.key.len();
             return Err(format!("the key of put {at} has {bytes} bytes, not 1 to {STATE_KEY_BYTES_MAX}"));
@@ -93,9 +106,6 @@ pub(crate) fn check(commit: &Commit) -> Result<(), String> {
         if put.table == Table::DeadLetters {
             return Err(format!("put {at} goes to the dead letters, which have a list of their own"));
         }
-    }
-    if commit.records.len() + commit.puts.len() + commit.dead_letters.len() > u32::MAX as usize / 4 {
-        return Err("more than 2^30 items".into());
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::{
 
 use millpond_core::{
     ids::{Incarnation, Origin, Seq},
+    ranges::RangeSet,
     record::{Class, DropRange, RecordKind},
     time::Timestamp,
 };
@@ -17,13 +18,13 @@ use crate::{
     device::{OpenDevice, Watch},
     entries,
     fault::Fault,
+    file::{self, Found},
+    held::Held,
     index::IndexRow,
     layout::{Value, ValueHeader},
     options::Options,
     overlay::Overlay,
     packing, salvage,
-    seq_set::SeqSet,
-    store::{self, Found},
     tables::{self, PIECES, SCHEMA_VERSION, Table},
     usage::{DeadLetterUsage, Usage},
 };
@@ -102,8 +103,8 @@ pub struct Inspection {
 }
 
 /// Reads the few rows that sum the store up. Writes nothing; after a crash redb reads the whole file first.
-pub fn inspect(open: &OpenDevice) -> Result<Inspection, store::OpenError> {
-    let device = Arc::from(open().map_err(store::OpenError::Device)?);
+pub fn inspect(open: &OpenDevice) -> Result<Inspection, file::OpenError> {
+    let device = Arc::from(open().map_err(file::OpenError::Device)?);
     let look = || {
         let (db, found) = open_overlay(&device)?;
         let found = found.ok_or_else(|| Fault::corrupt("the file was never set up"))?;
@@ -114,13 +115,13 @@ pub fn inspect(open: &OpenDevice) -> Result<Inspection, store::OpenError> {
         }
         Ok((found, entries))
     };
-    let (Found { schema, identity, usage, .. }, entries) =
-        look().map_err(|fault: Fault| store::OpenError::Corrupt { detail: fault.detail() })?;
+    let (Found { schema, identity, state, .. }, entries) =
+        look().map_err(|fault: Fault| file::OpenError::Corrupt { detail: fault.detail() })?;
     if schema > SCHEMA_VERSION {
-        return Err(store::OpenError::TooNew { found: schema, known: SCHEMA_VERSION });
+        return Err(file::OpenError::TooNew { found: schema, known: SCHEMA_VERSION });
     }
     let (origin, incarnation, boots) = (identity.origin, identity.incarnation, identity.boots);
-    Ok(Inspection { schema, origin, incarnation, boots, usage, entries })
+    Ok(Inspection { schema, origin, incarnation, boots, usage: state.usage, entries })
 }
 
 impl fmt::Display for Inspection {
@@ -159,8 +160,8 @@ pub(crate) fn open_overlay(
     guarded(|| {
         let overlay = Overlay::new(device.clone()).map_err(Fault::io)?;
         let watch = Arc::new(Watch::default());
-        let (db, _) = store::open_database(Box::new(overlay), watch.clone(), &Options::default())?;
-        let found = store::load(&db, &watch)?;
+        let (db, _) = file::open_database(Box::new(overlay), watch.clone(), &Options::default())?;
+        let found = file::load(&db, &watch)?;
         Ok((db, found))
     })
 }
@@ -178,10 +179,10 @@ fn walk(db: &Database, found: &Found, report: &mut Report) {
         return report.note("store", what);
     }
     report.usage = Usage {
-        commits: found.usage.commits,
-        next_seq: found.usage.next_seq,
-        file_bytes: found.usage.file_bytes,
-        dead_letters: DeadLetterUsage { count: 0, bytes: 0, ..found.usage.dead_letters },
+        commits: found.state.usage.commits,
+        next_seq: found.state.usage.next_seq,
+        file_bytes: found.state.usage.file_bytes,
+        dead_letters: DeadLetterUsage { count: 0, bytes: 0, ..found.state.usage.dead_letters },
         ..Usage::default()
     };
     let txn = match db.begin_read() {
@@ -199,14 +200,17 @@ fn walk(db: &Database, found: &Found, report: &mut Report) {
             report.note(table.name(), fault.detail());
         }
     }
-    seqs.account(report);
-    report.compare(&found.usage);
+    match &found.state.held {
+        None => seqs.account(report),
+        Some(held) => seqs.account_in_copy(held, &found.state.usage, report),
+    }
+    report.compare(&found.state.usage);
 }
 
 /// Which sequence numbers were seen.
 #[derive(Debug, Default)]
 struct Seqs {
-    accounted: SeqSet,
+    accounted: RangeSet,
     receipts: Vec<DropRange>,
 }
 
@@ -225,6 +229,16 @@ impl Seqs {
         if here + dropped != given {
             let what = format!("{given} records were written, {here} are there and receipts speak of {dropped}");
             report.note("journal", what);
+        }
+    }
+
+    /// A copy has what its origin had: only what it says to hold is its own. What it gave up left no receipts.
+    fn account_in_copy(&self, held: &Held, kept: &Usage, report: &mut Report) {
+        for class in Class::ALL {
+            report.usage.class_mut(class).dropped = kept.class(class).dropped;
+        }
+        if held.last().next() != kept.next_seq {
+            report.note("held", format!("covers up to {}, but the next record is {}", held.last().0, kept.next_seq.0));
         }
     }
 }
@@ -289,8 +303,11 @@ fn check_value(
     if header.origin != found.identity.origin || header.incarnation > found.identity.incarnation {
         return Err(format!("is of origin {}, incarnation {}", header.origin, header.incarnation.0));
     }
-    if header.first <= before || header.last >= found.usage.next_seq {
+    if header.first <= before || header.last >= found.state.usage.next_seq {
         return Err("its sequence numbers do not follow".into());
+    }
+    if found.state.held.as_ref().is_some_and(|held| !held.track(class.track()).covers(first, header.last.0)) {
+        return Err("the copy does not say that it holds it".into());
     }
     let seen = seen_row(&value)?;
     let same_times = (row.min_time, row.max_time) == (seen.min_time, seen.max_time);
@@ -301,7 +318,8 @@ fn check_value(
     }
     for record in value.records().flatten() {
         seqs.accounted.insert(record.seq.0, record.seq.0);
-        if record.kind == RecordKind::DropRange {
+        // In a copy they are the origin's receipts, and say nothing of what is missing here.
+        if record.kind == RecordKind::DropRange && found.state.held.is_none() {
             seqs.receipts.push(DropRange::decode(record.payload).map_err(|error| error.to_string())?);
         }
     }

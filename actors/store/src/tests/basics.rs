@@ -178,7 +178,7 @@ fn a_file_of_a_newer_version_is_refused() {
     drop(open(&disk));
     {
         let device = disk.opener()().expect("device");
-        let (db, _) = crate::store::open_database(device, Default::default(), &small_options()).expect("opens");
+        let (db, _) = crate::file::open_database(device, Default::default(), &small_options()).expect("opens");
         let txn = db.begin_write().expect("transaction");
         let newer = (crate::SCHEMA_VERSION + 1).to_le_bytes();
         txn.open_table(crate::tables::STORE).expect("table").insert("schema", newer.as_slice()).expect("put");
