@@ -1,1 +1,6 @@
+pub mod membership;
 pub mod wire;
+
+mod now;
+
+pub use now::Now;
