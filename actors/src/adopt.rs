@@ -11,13 +11,14 @@ use millpond_core::{
     ids::{Incarnation, Origin},
     window::{Pane, WindowEffect},
 };
-use millpond_store::{Reader, Table};
+use millpond_store::{Append, Reader, Table};
 
 use crate::{
     journal::{CHECKPOINT_ROW, CheckpointRow},
     recovery::{self, RecoveryError},
     settings::Settings,
     shard::core::Trips,
+    window::{PANES_PER_RECORD, pane_record},
 };
 
 /// The data plane of a node that is gone, as far as its records reach.
@@ -58,4 +59,9 @@ pub fn adopt(settings: &Settings, copy: &Reader, of: (Origin, Incarnation)) -> R
     }
     let devices: BTreeMap<String, Known> = recovered.shards.iter().flat_map(|core| core.gate.all_known()).collect();
     Ok(Adopted { panes, devices, records: recovered.records, events: recovered.events })
+}
+
+/// The records that say so in the journal of whoever adopted it.
+pub fn records(panes: &[Pane]) -> Vec<Append> {
+    panes.chunks(PANES_PER_RECORD).map(pane_record).collect()
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     config::Config,
     running::{Running, StartError},
+    settings::{Membership, Settings},
 };
 
 /// A node with open doors.
@@ -47,12 +48,26 @@ impl Edge {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(env: Env, config: &Config, cores: usize) -> Result<Edge, OpenError> {
+        Edge::open_as(env, config, cores, None).await
+    }
+
+    /// The same for a node of a site.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_as(
+        env: Env,
+        config: &Config,
+        cores: usize,
+        membership: Option<Membership>,
+    ) -> Result<Edge, OpenError> {
         let admin = admin::token(&env, &config.auth).map_err(OpenError::AdminToken)?;
         let users = admin.iter().map(|token| admin::user(token)).collect();
         let auth = Auth::new(&env, &config.auth, users).map_err(OpenError::Users)?;
         let (broker, tap, registry) = (Arc::new(Broker::new()), Arc::new(Tap::new()), Registry::new());
         broker.register(&registry)?;
-        let running = Running::start(env.clone(), config.settings(cores), broker, tap, registry).await?;
+        let settings = Settings { membership, ..config.settings(cores) };
+        let running = Running::start(env.clone(), settings, broker, tap, registry).await?;
         match Doors::open(&env, config, &running, Arc::new(auth)).await {
             Ok((doors, mqtt, http)) => Ok(Edge { running, mqtt, http, doors }),
             Err(error) => {

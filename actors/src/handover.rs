@@ -25,7 +25,7 @@ use millpond_core::{
     admission::Known,
     ids::device_hash,
     map::{FixedMap, FixedSet},
-    record::{self, Class, Hlc, RecordKind},
+    record::{self, Class, Hlc, Home, RecordKind},
     time::{Span, Timestamp},
 };
 use millpond_env::Env;
@@ -42,6 +42,8 @@ use crate::{
 
 /// How long a device's events wait for what other nodes know of it.
 pub const PATIENCE: Span = Span::from_secs(5);
+/// Said of a device when nobody could be asked: it has moved at least once.
+const UNKNOWN_MOVES: u64 = 2;
 const PLANE_POLL: Span = Span::from_millis(20);
 /// Rows of [`Table::Meta`] with what was learnt of a device: this prefix and its name.
 const LEARNT_PREFIX: &[u8] = b"learnt/";
@@ -99,13 +101,14 @@ impl Handover {
     }
 
     async fn ask(&self, env: &Env, site: &Site, front: &Front, devices: Vec<String>) {
-        let known = match site.others() {
-            Some(others) => env.timeout(PATIENCE, others.known(&devices)).await.unwrap_or_else(|_| {
+        let moves = |moves: u64| devices.iter().map(|device| Home { device: device.clone(), moves }).collect();
+        let (known, homes) = match site.others() {
+            Some(others) => env.timeout(PATIENCE, others.arrive(&devices)).await.unwrap_or_else(|_| {
                 tracing::warn!(devices = devices.len(), "what others know of devices could not be learnt in time");
                 site.unverified(devices.len());
-                Vec::new()
+                (Vec::new(), moves(UNKNOWN_MOVES))
             }),
-            None => Vec::new(),
+            None => (Vec::new(), moves(1)),
         };
         // In one unit, and before any event of them: the journal takes units in the order in which they come.
         let puts = known.iter().map(|known| Put {
@@ -113,7 +116,7 @@ impl Handover {
             key: [LEARNT_PREFIX, known.device.as_bytes()].concat(),
             value: Some(record::encode(known).into()),
         });
-        let work = Work { records: vec![homes(&devices)], puts: puts.collect(), ..Work::default() };
+        let work = Work { records: vec![homes_record(&homes)], puts: puts.collect(), ..Work::default() };
         let _ = self.journal.cast(JournalMsg::Append(Unit::other(Class::State, work)));
         let received = env.wall();
         // While the data plane is being rebuilt nobody could take it in.
@@ -198,7 +201,7 @@ pub fn learnt(reader: &Reader) -> Result<Vec<Known>, ReadError> {
     Ok(all)
 }
 
-fn homes(devices: &[String]) -> Append {
+fn homes_record(homes: &[Home]) -> Append {
     Append {
         kind: RecordKind::Homes,
         hlc: Hlc::default(),
@@ -206,6 +209,6 @@ fn homes(devices: &[String]) -> Append {
         min_time: Timestamp::MAX,
         max_time: Timestamp::MIN,
         devices: Vec::new(),
-        payload: record::encode(&devices).into(),
+        payload: record::encode(&homes).into(),
     }
 }

@@ -64,6 +64,9 @@ pub enum StartError {
     Schemas(Vec<SpecProblem>),
     #[error("the node could not be started: {0}")]
     Tree(String),
+    /// Nobody can write as another.
+    #[error("the node's certificate is for {certificate}, but the journal was written by {journal}")]
+    Foreign { certificate: Origin, journal: Origin },
     #[error("the metrics could not be set up")]
     Metrics(#[from] prometheus::Error),
 }
@@ -82,6 +85,9 @@ impl Running {
     ) -> Result<Running, StartError> {
         let settings = Arc::new(settings);
         let (mut store, opened) = open_store(&env, &settings).await?;
+        if let Some(membership) = settings.membership.filter(|membership| membership.origin != opened.origin) {
+            return Err(StartError::Foreign { certificate: membership.origin, journal: opened.origin });
+        }
         let reader = store.reader();
         note_schemas(&env, &mut store, &settings)?;
         load_retained(&reader, &broker);
@@ -203,7 +209,10 @@ impl Running {
 async fn open_store(env: &Env, settings: &Settings) -> Result<(Store, Opened), OpenError> {
     let disk = env.disk.clone();
     let device: OpenDevice = Box::new(move || disk.open(STORE_FILE));
-    let options = Options { cache_bytes: settings.store.cache_bytes as usize, ..Options::default() };
+    let mut options = Options { cache_bytes: settings.store.cache_bytes as usize, ..Options::default() };
+    if let Some(membership) = settings.membership {
+        options.fresh_incarnation = membership.founds;
+    }
     let fresh = settings.membership.map_or_else(|| Origin(env.rng("origin").random()), |membership| membership.origin);
     let gone = || OpenError::Device(io::Error::other("the opening was interrupted"));
     env.unblock(move || Store::open(device, options, fresh)).await.unwrap_or_else(|| Err(gone()))

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use millpond_core::{
     admission::Known,
     ids::{Incarnation, Origin, Seq},
+    record::Home,
 };
 use millpond_gateway::port::{AskError, Json};
 use millpond_store::Reader;
@@ -41,8 +42,9 @@ pub trait Others: Send + Sync + 'static {
     /// Puts a question to the nodes that can tell what the copies here cannot. Each answer comes from another journal.
     async fn ask(&self, what: &'static str, question: Bytes) -> Vec<Bytes>;
 
-    /// What the nodes at which these devices were at home before know of them. May wait for a node that cannot be asked.
-    async fn known(&self, devices: &[String]) -> Vec<Known>;
+    /// These devices come to this node: what the nodes at which they were at home before know of them, and how often they have moved, in
+    /// the order of the question. May wait for a node that cannot be asked.
+    async fn arrive(&self, devices: &[String]) -> (Vec<Known>, Vec<Home>);
 
     /// What an operator wants to know or do: `members`, `ledger`, `twin`, …
     async fn operate(&self, what: &str, body: Json) -> Result<Json, AskError>;

@@ -27,7 +27,7 @@ use crate::{
 
 const TICK: Span = Span::from_millis(250);
 /// Panes of one record.
-const PANES_PER_RECORD: usize = 256;
+pub(crate) const PANES_PER_RECORD: usize = 256;
 
 pub enum WindowMsg {
     Deltas {
@@ -223,7 +223,7 @@ impl State {
     }
 }
 
-fn pane_record(panes: &[Pane]) -> Append {
+pub(crate) fn pane_record(panes: &[Pane]) -> Append {
     Append {
         kind: RecordKind::Panes,
         hlc: Hlc::default(),

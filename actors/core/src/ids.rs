@@ -9,6 +9,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Origin(pub [u8; 16]);
 
+impl Origin {
+    /// Reads the 32 hexadecimal digits that [`Display`](fmt::Display) writes.
+    pub fn from_hex(text: &str) -> Option<Origin> {
+        let digits: Vec<u8> =
+            text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
+        let mut origin = Origin::default();
+        if digits.len() != 32 {
+            return None;
+        }
+        for (byte, pair) in origin.0.iter_mut().zip(digits.chunks(2)) {
+            *byte = (pair[0] << 4) | pair[1];
+        }
+        Some(origin)
+    }
+
+    /// Enough of it to tell nodes apart when people read it.
+    pub fn short(&self) -> String {
+        self.to_string()[..8].to_owned()
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -69,6 +90,14 @@ pub fn device_hash(name: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_origin_is_read_as_it_is_written() {
+        let origin = Origin([0xa5; 16]);
+        assert_eq!(Origin::from_hex(&origin.to_string()), Some(origin));
+        assert_eq!(Origin::from_hex("a5"), None);
+        assert_eq!(Origin::from_hex(&"é".repeat(16)), None);
+    }
 
     #[test]
     fn the_hash_of_a_name_never_changes() {

@@ -18,7 +18,7 @@ pub enum RecordKind {
     Late = 4,
     /// Records that were given up, and why: MessagePack of [`DropRange`].
     DropRange = 5,
-    /// Devices that send to this node from now on: MessagePack of `Vec<String>`. The last of a site's nodes to say so has the device.
+    /// Devices that send to this node from now on: MessagePack of `Vec<Home>`.
     Homes = 6,
 }
 
@@ -134,6 +134,15 @@ impl DropRange {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a drop range: {0}")]
 pub struct BadDropRange(String);
+
+/// A device is at home at the node that wrote this, unless somebody wrote a later move of it. Of two of the same number the one of the greater
+/// origin holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Home {
+    pub device: String,
+    /// Counts the moves of the device, as far as the writer knew: no clock is believed.
+    pub moves: u64,
+}
 
 /// A hybrid logical clock: 48 bits of wall-clock milliseconds, 16 bits that order what one millisecond holds
 /// (Kulkarni et al., "Logical Physical Clocks", 2014).

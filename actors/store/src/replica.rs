@@ -88,8 +88,8 @@ impl Replica {
             Err(OpenError::Foreign { detail: detail.trim_start().to_owned() })
         };
         let (file, OpenedFile { created, repaired }) = File::open(open, options, fresh, accept)?;
-        let next_seq = file.state.usage.next_seq;
-        Ok((Replica { file }, Opened { origin, incarnation, next_seq, created, repaired }))
+        let (next_seq, boots) = (file.state.usage.next_seq, file.identity.boots);
+        Ok((Replica { file }, Opened { origin, incarnation, next_seq, created, repaired, boots }))
     }
 
     /// A reader of the copy; clones are cheap.

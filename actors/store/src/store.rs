@@ -31,6 +31,8 @@ pub struct Opened {
     pub created: bool,
     /// The file had not been closed cleanly and was read through.
     pub repaired: bool,
+    /// How often the file was opened by a process; raised durably by this opening.
+    pub boots: u32,
 }
 
 impl Store {
@@ -42,8 +44,8 @@ impl Store {
         let fresh = Found::fresh(fresh, options.fresh_incarnation, None);
         let (file, OpenedFile { created, repaired }) = File::open(open, options, fresh, |_| Ok(()))?;
         let (origin, incarnation) = (file.identity.origin, file.identity.incarnation);
-        let next_seq = file.state.usage.next_seq;
-        Ok((Store { file }, Opened { origin, incarnation, next_seq, created, repaired }))
+        let (next_seq, boots) = (file.state.usage.next_seq, file.identity.boots);
+        Ok((Store { file }, Opened { origin, incarnation, next_seq, created, repaired, boots }))
     }
 
     /// A reader of this store; clones are cheap.
