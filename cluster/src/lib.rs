@@ -1,3 +1,5 @@
-//! What Millpond nodes say to each other over QUIC.
+//! Who a Millpond node is, and how two of them talk.
 
+pub mod identity;
 pub mod quic;
+pub mod transport;

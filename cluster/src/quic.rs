@@ -26,11 +26,12 @@ use quinn::{
 
 use self::keys::Cids;
 
+pub(crate) use self::trust::NO_TLS12;
 pub use self::{
     keys::WallClock,
     runtime::QuinnRuntime,
     socket::QuinnSocket,
-    trust::{Identity, TlsError, client_tls, server_tls},
+    trust::{Identity, Peers, client_tls, server_tls},
 };
 
 /// Length of the connection id that a client makes up for a server that it does not know yet; at least 8 and unpredictable by

@@ -11,6 +11,8 @@ use millpond_core::time::Span;
 use millpond_env::Env;
 use quinn::{Connection, Endpoint, TransportConfig};
 
+mod links;
+
 use super::{Authority, provider};
 use crate::world::{HostSpec, World, core::HostId, net::LinkSpec};
 
@@ -77,10 +79,11 @@ fn pattern(salt: usize) -> Vec<u8> {
 async fn endpoint(env: &Env, identity: &Identity, port: u16) -> Endpoint {
     let socket = env.net.bind(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)).await.unwrap();
     let provider = provider(env, "tls");
-    let tls = quic::server_tls(env, provider.clone(), identity, b"test").unwrap();
+    let peers = Arc::new(quic::Peers::new(identity.roots.clone(), &provider, true));
+    let tls = quic::server_tls(env, provider.clone(), identity, peers.clone(), &[b"test"]).unwrap();
     let server = quic::server_config(env, "quic", tls, transport()).unwrap();
     let mut endpoint = quic::endpoint(env, "quic", socket, Some(server)).unwrap();
-    let tls = quic::client_tls(env, provider, identity, b"test").unwrap();
+    let tls = quic::client_tls(env, provider, identity, peers, b"test").unwrap();
     endpoint.set_default_client_config(quic::client_config(env, "quic", tls, transport()).unwrap());
     endpoint
 }

@@ -1,0 +1,84 @@
+//! Who a node is: an origin, and a certificate of its site's authority that says so.
+//!
+//! A site has one authority: a key that is kept where the site was founded, and a certificate that every node knows. The authority issues
+//! each node one certificate for its own key. The certificate carries the node's origin as the name `<32 hex digits>.node.millpond`, its
+//! name for people as common name and the site's name as organisation. Nothing but that certificate says who a peer is.
+//!
+//! Everything is Ed25519: its signatures are a function of key and message, so that a simulated run can be repeated.
+
+mod authority;
+mod certificate;
+mod key;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use millpond_core::{
+    ids::{Incarnation, Origin},
+    time::Timestamp,
+};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+
+pub use self::{
+    authority::{Authority, Order, VALID},
+    certificate::{BadCertificate, Subject, fingerprint},
+    key::Key,
+};
+use crate::quic::Identity;
+
+/// Who this node is, whom it believes and whom no more.
+#[derive(Debug)]
+pub struct NodeIdentity {
+    pub origin: Origin,
+    /// Raised before a new store is founded, so that no sequence number of a lost one is used again.
+    pub incarnation: Incarnation,
+    /// The node's and the site's names, for people.
+    pub node: String,
+    pub site: String,
+    /// The node's certificate, then that of the authority.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
+    pub roots: Arc<RootCertStore>,
+    pub revoked: BTreeSet<Origin>,
+    pub expires: Timestamp,
+    /// Whether the key of the authority is here, so that others join through this node.
+    pub founder: bool,
+}
+
+impl NodeIdentity {
+    /// From a node's certificate, its key, and the certificate of the authority.
+    ///
+    /// # Errors
+    /// When the certificate does not name a node, or the authority's cannot be one.
+    pub fn new(
+        certificate: CertificateDer<'static>,
+        key: &Key,
+        authority: CertificateDer<'static>,
+        incarnation: Incarnation,
+    ) -> Result<NodeIdentity, BadCertificate> {
+        let subject = Subject::read(&certificate)?;
+        if subject.public_key != key.public() {
+            return Err(BadCertificate::OtherKey);
+        }
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone()).map_err(|_| BadCertificate::NoAuthority)?;
+        Ok(NodeIdentity {
+            origin: subject.origin,
+            incarnation,
+            node: subject.node,
+            site: subject.site,
+            expires: subject.not_after,
+            chain: vec![certificate, authority],
+            key: key.pkcs8().into(),
+            roots: Arc::new(roots),
+            revoked: BTreeSet::new(),
+            founder: false,
+        })
+    }
+
+    pub fn tls(&self) -> Identity {
+        Identity { chain: self.chain.clone(), key: self.key.clone_key(), roots: self.roots.clone() }
+    }
+}
