@@ -8,7 +8,12 @@
 
 mod authority;
 mod certificate;
+mod desk;
+mod enrolment;
+pub mod files;
 mod key;
+mod pem;
+mod token;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -24,7 +29,11 @@ use rustls::{
 pub use self::{
     authority::{Authority, Order, VALID},
     certificate::{BadCertificate, Subject, fingerprint},
+    desk::{Desk, EnrolError, Newcomer, accept, found, invite, renew},
+    enrolment::{Answer, Ask, Effect, Enrolment, Member, NAME_BYTES_MAX, Refusal, is_name},
+    files::IdentityError,
     key::Key,
+    token::{BadToken, Token},
 };
 use crate::quic::Identity;
 

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use millpond_core::record::Class;
 use millpond_proto::wire::FRAME_BYTES_MAX;
-use quinn::{ReadError, ReadExactError, RecvStream, SendStream, WriteError};
+use quinn::{ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 
 /// Why nothing more comes, or goes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,15 +84,22 @@ pub(super) async fn write(stream: &mut SendStream, frame: Bytes) -> Result<(), L
 
 /// Higher goes first.
 pub(super) fn priority(class: Class) -> i32 {
-    Class::ALL.len() as i32 - class as i32
+    Class::Raw as i32 - class as i32
 }
 
 impl From<ReadError> for LinkError {
     fn from(error: ReadError) -> LinkError {
         match error {
             ReadError::Reset(_) | ReadError::ClosedStream => LinkError::Abandoned,
+            ReadError::ConnectionLost(error) => error.into(),
             other => LinkError::Closed(other.to_string()),
         }
+    }
+}
+
+impl From<ConnectionError> for LinkError {
+    fn from(error: ConnectionError) -> LinkError {
+        LinkError::Closed(error.to_string())
     }
 }
 
@@ -100,6 +107,7 @@ impl From<WriteError> for LinkError {
     fn from(error: WriteError) -> LinkError {
         match error {
             WriteError::Stopped(_) | WriteError::ClosedStream => LinkError::Abandoned,
+            WriteError::ConnectionLost(error) => error.into(),
             other => LinkError::Closed(other.to_string()),
         }
     }

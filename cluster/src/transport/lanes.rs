@@ -3,16 +3,12 @@
 //! The queues belong to the pair of nodes, not to a connection: when two nodes have dialled each other and one of the connections is
 //! given up, the other goes on with the same queues. One writer at a time has a lane.
 //!
-//! Streams of a higher class go first, strictly. So that the lower ones are not starved, a writer of a higher class waits a moment when
-//! a lower one could not write for a while; it waits once for each piece that is stuck, since the peer may be what it is stuck on.
-//! What was handed to QUIC is bounded, and what waits of the lower class stays in it: it is sent at the latest when it fills that bound.
+//! Streams of a higher class go first, strictly; so that the lower ones are not starved, all classes take turns for one slice of time in
+//! eight. Where nothing lower waits that costs nothing; where all wait, the lowest has at least one part in 32 of the way.
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -31,15 +27,12 @@ use super::{
 const QUEUE_BYTES_MAX: [usize; 4] = [1 << 20, 4 << 20, 4 << 20, 8 << 20];
 /// Written to QUIC at once.
 const PIECE_BYTES: usize = 64 << 10;
-/// After this a lower class counts as starved.
-const STARVED_AFTER: Span = Span::from_millis(250);
-/// How long the higher classes let a starved one go first.
-const COURTESY: Span = Span::from_millis(500);
+/// Slices of time, and in which of so many all classes are equal.
+const SLICE: Span = Span::from_millis(25);
+const EQUAL_ONE_IN: u64 = 8;
 
 pub(super) struct Lanes {
     lanes: [Lane; 4],
-    /// Something was written.
-    moved: Notify,
 }
 
 #[derive(Default)]
@@ -48,10 +41,6 @@ struct Lane {
     filled: Notify,
     /// Whoever writes holds it.
     writing: tokio::sync::Mutex<()>,
-    /// Since when a piece is stuck, plus one; zero when none is.
-    stuck: AtomicU64,
-    /// The higher classes have waited for that piece.
-    helped: AtomicBool,
 }
 
 #[derive(Default)]
@@ -63,7 +52,7 @@ struct Queue {
 
 impl Lanes {
     pub fn new() -> Lanes {
-        Lanes { lanes: Default::default(), moved: Notify::new() }
+        Lanes { lanes: Default::default() }
     }
 
     /// Whether there was room.
@@ -104,7 +93,6 @@ impl Lanes {
                 () = retired.cancelled() => None,
                 written = self.write_frame(env, connection, class, &mut stream, frame.clone()) => Some(written),
             };
-            lane.unstick();
             match written {
                 Some(Ok(())) => lane.written(&frame),
                 Some(Err(_)) => return lane.put_back(frame),
@@ -132,38 +120,24 @@ impl Lanes {
     ) -> Result<(), LinkError> {
         let length = length_of(&frame)?;
         if stream.is_none() {
-            let mut opened = connection.open_uni().await.map_err(|error| LinkError::Closed(error.to_string()))?;
+            let mut opened = connection.open_uni().await?;
             let _ = opened.set_priority(priority(class));
             opened.write_all(&[class as u8]).await?;
             *stream = Some(opened);
         }
         let Some(stream) = stream else { return Ok(()) };
-        let lane = &self.lanes[class as usize];
-        let mut first = Some(Bytes::copy_from_slice(&length));
-        while first.is_some() || !frame.is_empty() {
-            self.let_starved_go_first(env, class).await;
-            lane.stuck.store(env.now().0.saturating_add(1), Ordering::Relaxed);
-            if let Some(length) = first.take() {
-                stream.write_chunk(length).await?;
-            }
+        stream.write_all(&length).await?;
+        while !frame.is_empty() {
+            let _ = stream.set_priority(priority_at(env.now(), class));
             stream.write_chunk(frame.split_to(frame.len().min(PIECE_BYTES))).await?;
-            lane.unstick();
-            self.moved.notify_waiters();
         }
         Ok(())
     }
+}
 
-    async fn let_starved_go_first(&self, env: &Env, class: Class) {
-        let now = env.now();
-        let starved = |lane: &&Lane| {
-            let stuck = lane.stuck.load(Ordering::Relaxed);
-            stuck > 0 && now.since(Mono(stuck - 1)) >= STARVED_AFTER && !lane.helped.load(Ordering::Relaxed)
-        };
-        if let Some(lane) = self.lanes[class as usize + 1..].iter().find(starved) {
-            lane.helped.store(true, Ordering::Relaxed);
-            let _ = env.timeout(COURTESY, self.moved.notified()).await;
-        }
-    }
+fn priority_at(now: Mono, class: Class) -> i32 {
+    let equal = (now.0 / SLICE.0 as u64).is_multiple_of(EQUAL_ONE_IN);
+    if equal { 0 } else { priority(class) }
 }
 
 impl Lane {
@@ -188,11 +162,6 @@ impl Lane {
             queue.frames.push_front(frame);
             self.filled.notify_one();
         }
-    }
-
-    fn unstick(&self) {
-        self.stuck.store(0, Ordering::Relaxed);
-        self.helped.store(false, Ordering::Relaxed);
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

@@ -45,7 +45,7 @@ impl Mark {
 
 /// Asks to be let in over a connection that this node has dialled.
 pub(super) async fn greet(connection: &Connection, mark: &Mark) -> Result<(), LinkError> {
-    let opened = connection.open_bi().await.map_err(|error| LinkError::Closed(error.to_string()))?;
+    let opened = connection.open_bi().await?;
     let (mut send, mut receive) = opened;
     let mut greeting = [GREETING; 17];
     greeting[1..9].copy_from_slice(&mark.boot.to_le_bytes());

@@ -21,7 +21,7 @@ pub struct ReplyFrames {
 
 impl ReplyFrames {
     pub(super) async fn ask(connection: &Connection, class: Class, frame: Bytes) -> Result<ReplyFrames, LinkError> {
-        let opened = connection.open_bi().await.map_err(|error| LinkError::Closed(error.to_string()))?;
+        let opened = connection.open_bi().await?;
         let (mut send, stream) = opened;
         let _ = send.set_priority(priority(class));
         send.write_all(&[class as u8]).await?;

@@ -52,6 +52,22 @@ impl Handle {
         self.node().transport.clone().expect("it is open")
     }
 
+    fn revoke(&self, stage: &Stage, who: Origin) {
+        stage.world.enter(self.host, || self.transport().set_revoked(BTreeSet::from([who])));
+    }
+
+    fn send(&self, stage: &Stage, class: Class, frame: impl Into<Bytes>) -> bool {
+        let mut sent = false;
+        stage.world.enter(self.host, || sent = self.link().send(class, frame.into()));
+        sent
+    }
+
+    fn datagram(&self, stage: &Stage, bytes: usize) -> bool {
+        let mut sent = false;
+        stage.world.enter(self.host, || sent = self.link().datagram(vec![1; bytes].into()));
+        sent
+    }
+
     fn link(&self) -> Link {
         self.node().links.last().expect("it is connected").clone()
     }
@@ -175,9 +191,9 @@ fn lanes(seed: u64) -> u64 {
     let (a, b) = stage.connected();
     for n in 0..200_u32 {
         let class = Class::ALL[n as usize % 4];
-        assert!(a.link().send(class, vec![n as u8; 10_000].into()));
-        assert!(a.link().datagram(vec![1; 1100].into()));
-        stage.run(10 * MS);
+        assert!(a.send(&stage, class, vec![n as u8; 1_500]));
+        assert!(a.datagram(&stage, 1100));
+        stage.run(50 * MS);
     }
     let (long, forgotten) = (ask(&stage, &a, &LONG), ask(&stage, &b, b"forget me"));
     stage.run(20 * SECOND);
@@ -190,7 +206,7 @@ fn lanes(seed: u64) -> u64 {
     assert!((170..200).contains(&b.node().datagrams), "{}", b.node().datagrams);
     assert_eq!(long.lock().unwrap().take(), Some(Ok(LONG.to_vec())));
     assert_eq!(forgotten.lock().unwrap().take(), Some(Err("the other side gave up".to_owned())));
-    assert!(!a.link().datagram(vec![0; 1101].into()));
+    assert!(!a.datagram(&stage, 1101));
     assert_eq!((a.node().seen.len(), b.node().seen.len()), (1, 1));
     stage.world.core().tracer().hash()
 }
@@ -219,8 +235,8 @@ fn nodes_that_dial_each_other_at_once_keep_the_same_connection() {
             assert_eq!(closed + 1, node.links.len(), "seed {seed}: {:?}", node.seen);
             assert_eq!(node.links.last().unwrap().peer(), peer.origin);
         }
-        assert!(small.link().send(Class::Alert, Bytes::from_static(b"to the large")));
-        assert!(large.link().send(Class::Alert, Bytes::from_static(b"to the small")));
+        assert!(small.send(&stage, Class::Alert, &b"to the large"[..]));
+        assert!(large.send(&stage, Class::Alert, &b"to the small"[..]));
         stage.run(SECOND);
         assert_eq!((small.node().messages.len(), large.node().messages.len()), (1, 1), "seed {seed}");
     }
@@ -232,7 +248,7 @@ fn intrude(seed: u64, intruder: impl FnOnce(&Authority) -> Arc<NodeIdentity>) ->
     let node = stage.open(SERVER, stage.authority.node("server"));
     let identity = intruder(&stage.authority);
     let dialler = stage.open(CLIENT, identity);
-    node.transport().set_revoked(BTreeSet::from([stage.authority.origin("revoked")]));
+    node.revoke(&stage, stage.authority.origin("revoked"));
     stage.dial(&dialler, &node);
     stage.run(30 * SECOND);
     let seen = dialler.node().seen.last().cloned().unwrap_or_default();
@@ -299,7 +315,7 @@ fn a_certificate_that_has_expired_is_not_believed() {
 fn who_is_revoked_is_disconnected() {
     let mut stage = Stage::new(6, LinkSpec::LOCAL);
     let (a, b) = stage.connected();
-    a.transport().set_revoked(BTreeSet::from([b.origin]));
+    a.revoke(&stage, b.origin);
     stage.run(SECOND);
     assert!(a.saw("closed") && b.saw("revoked"), "{:?}", b.node().seen);
     stage.dial(&a, &b);
@@ -315,24 +331,24 @@ fn a_link_that_is_full_says_so_and_others_go_on() {
     let (a, b) = stage.connected();
     b.node().asleep = true;
     // It takes the next event before it falls asleep.
-    assert!(a.link().send(Class::Pane, Bytes::from_static(b"wake")));
+    assert!(a.send(&stage, Class::Pane, &b"wake"[..]));
     stage.run(SECOND);
     let mut sent = 0;
-    while a.link().send(Class::Raw, vec![3; 500_000].into()) {
+    while a.send(&stage, Class::Raw, vec![3; 500_000]) {
         sent += 1;
         stage.run(100 * MS);
         assert!(sent < 100, "the peer takes nothing, and nothing is ever full");
     }
-    assert!(a.link().send(Class::Alert, Bytes::from_static(b"fire")));
+    assert!(a.send(&stage, Class::Alert, &b"fire"[..]));
     stage.run(SECOND);
-    assert!(a.link().send(Class::Raw, Bytes::from_static(b"short")) || sent > 10);
+    assert!(a.send(&stage, Class::Raw, &b"short"[..]) || sent > 10);
     b.node().asleep = false;
     stage.run(30 * SECOND);
     let messages = &b.node().messages;
     assert_eq!(messages.iter().filter(|message| message.1.len() == 500_000).count(), sent);
     let place = |bytes: &[u8]| messages.iter().position(|message| message.1.as_ref() == bytes);
     assert!(place(b"fire").unwrap() < messages.len() - 2, "the alert waited for what the peer could not take");
-    assert!(a.link().send(Class::Raw, Bytes::from_static(b"room again")));
+    assert!(a.send(&stage, Class::Raw, &b"room again"[..]));
 }
 
 /// A peer that dials as the protocol wants, and then sends these bytes on a stream.
@@ -395,8 +411,8 @@ fn alerts_go_first_and_raw_events_are_not_starved() {
     let (a, b) = stage.connected();
     for _ in 0..400 {
         // More of either than the link carries.
-        let _ = (0..10).all(|_| a.link().send(Class::Raw, vec![0; 2_000].into()));
-        let _ = (0..15).all(|_| a.link().send(Class::Alert, vec![0; 2_000].into()));
+        let _ = (0..10).all(|_| a.send(&stage, Class::Raw, vec![0; 2_000]));
+        let _ = (0..15).all(|_| a.send(&stage, Class::Alert, vec![0; 2_000]));
         stage.run(100 * MS);
     }
     let count = |class| b.node().messages.iter().filter(|message| message.0 == class).count();
@@ -423,7 +439,7 @@ fn a_node_that_comes_back_is_connected_again_before_its_old_connection_has_timed
     assert!(again.saw("connected"));
     stage.run(5 * SECOND);
     assert_eq!(b.node().seen.iter().map(|seen| &seen[..6]).collect::<Vec<_>>(), ["connec", "connec", "closed"]);
-    assert!(b.link().send(Class::Alert, Bytes::from_static(b"hello again")));
+    assert!(b.send(&stage, Class::Alert, &b"hello again"[..]));
     stage.run(SECOND);
     assert_eq!(again.node().messages.len(), 1);
 }

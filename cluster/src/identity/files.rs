@@ -1,0 +1,287 @@
+//! An identity on disk: `identity/` in the node's data directory.
+//!
+//! ```text
+//! site.crt        certificate of the site's authority (PEM)
+//! node.crt        this node's certificate (PEM); written last: without it there is no identity
+//! node.key        its key (PEM, PKCS #8)
+//! incarnation     lives of the store so far, as a decimal number
+//! revoked         origins that are not believed any more, one per line
+//! trusted/NAME.toml   another site: its authority, and what may be exchanged with it
+//! authority.key   where the site was founded: the key of the authority (PEM, PKCS #8)
+//! members         there too: origin, public key and name of each node that was certified, one per line
+//! invites/HASH    there too: an invitation by the SHA-256 of its secret; when it expires, in milliseconds since 1970
+//! ```
+//!
+//! Each file has one writer at a time: `members` the running node, `invites/` and `revoked` the operator's commands, who may work while the
+//! node runs; the node reads them again when it needs them and removes invitations that are used.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
+
+use millpond_core::{
+    ids::{Incarnation, Origin},
+    time::Timestamp,
+};
+use millpond_env::Disk;
+use rustls::pki_types::CertificateDer;
+
+use super::{
+    NodeIdentity,
+    authority::Authority,
+    certificate::{BadCertificate, read_origin},
+    enrolment::{Effect, Enrolment, Member},
+    key::Key,
+    pem,
+};
+
+const SITE: &str = "identity/site.crt";
+const NODE: &str = "identity/node.crt";
+const NODE_KEY: &str = "identity/node.key";
+const INCARNATION: &str = "identity/incarnation";
+const REVOKED: &str = "identity/revoked";
+const AUTHORITY_KEY: &str = "identity/authority.key";
+const MEMBERS: &str = "identity/members";
+const INVITES: &str = "identity/invites";
+
+/// Why there is no identity, though there are files of one.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("{path} cannot be read or written")]
+    Disk {
+        path: &'static str,
+        #[source]
+        error: io::Error,
+    },
+    #[error("{path} is missing")]
+    Missing { path: &'static str },
+    #[error("{path} is damaged: {why}")]
+    Damaged { path: &'static str, why: String },
+    #[error("{path} cannot be used: {error}")]
+    Certificate { path: &'static str, error: BadCertificate },
+    /// Nothing was changed.
+    #[error("this node belongs to site {site} already")]
+    Exists { site: String },
+}
+
+fn failed(path: &'static str) -> impl Fn(io::Error) -> IdentityError {
+    move |error| IdentityError::Disk { path, error }
+}
+
+fn damaged(path: &'static str, why: impl Into<String>) -> IdentityError {
+    IdentityError::Damaged { path, why: why.into() }
+}
+
+impl NodeIdentity {
+    /// The identity in the data directory; `None` when the node has not joined a site. Blocks.
+    ///
+    /// # Errors
+    /// When the files do not make an identity.
+    pub fn load(disk: &dyn Disk) -> Result<Option<NodeIdentity>, IdentityError> {
+        let Some(node) = read(disk, NODE)? else { return Ok(None) };
+        let certificate = certificate(NODE, &node)?;
+        let authority = load_site(disk)?.ok_or(IdentityError::Missing { path: SITE })?;
+        let key = load_key(disk, NODE_KEY)?.ok_or(IdentityError::Missing { path: NODE_KEY })?;
+        let incarnation = incarnation(disk)?;
+        let identity = NodeIdentity::new(certificate, &key, authority, incarnation);
+        let mut identity = identity.map_err(|error| IdentityError::Certificate { path: NODE, error })?;
+        identity.revoked = read_revoked(disk)?;
+        identity.founder = read(disk, AUTHORITY_KEY)?.is_some();
+        Ok(Some(identity))
+    }
+}
+
+/// What a node writes when it has become a member.
+pub(super) struct Membership<'a> {
+    pub certificate: &'a [u8],
+    pub authority: &'a [u8],
+    pub revoked: &'a BTreeSet<Origin>,
+    pub incarnation: Incarnation,
+}
+
+pub(super) fn save_membership(disk: &dyn Disk, membership: &Membership<'_>) -> Result<(), IdentityError> {
+    disk.write(SITE, pem::encode(pem::CERTIFICATE, membership.authority).as_bytes()).map_err(failed(SITE))?;
+    disk.write(INCARNATION, membership.incarnation.0.to_string().as_bytes()).map_err(failed(INCARNATION))?;
+    save_revoked(disk, membership.revoked)?;
+    save_certificate(disk, membership.certificate)
+}
+
+pub(super) fn save_certificate(disk: &dyn Disk, certificate: &[u8]) -> Result<(), IdentityError> {
+    disk.write(NODE, pem::encode(pem::CERTIFICATE, certificate).as_bytes()).map_err(failed(NODE))
+}
+
+pub(super) fn load_node_key(disk: &dyn Disk) -> Result<Option<Key>, IdentityError> {
+    load_key(disk, NODE_KEY)
+}
+
+pub(super) fn save_node_key(disk: &dyn Disk, key: &Key) -> Result<(), IdentityError> {
+    disk.write(NODE_KEY, pem::encode(pem::PRIVATE_KEY, key.pkcs8().secret_pkcs8_der()).as_bytes())
+        .map_err(failed(NODE_KEY))
+}
+
+/// The authority of a new site.
+pub(super) fn save_authority(
+    disk: &dyn Disk,
+    key: &Key,
+    members: &BTreeMap<Origin, Member>,
+) -> Result<(), IdentityError> {
+    let pem = pem::encode(pem::PRIVATE_KEY, key.pkcs8().secret_pkcs8_der());
+    disk.write(AUTHORITY_KEY, pem.as_bytes()).map_err(failed(AUTHORITY_KEY))?;
+    save_members(disk, members)
+}
+
+/// What is needed to certify others; `None` where the site was not founded. Blocks.
+///
+/// # Errors
+/// When the files cannot be read.
+pub fn load_enrolment(disk: &dyn Disk) -> Result<Option<Enrolment>, IdentityError> {
+    let Some(key) = load_key(disk, AUTHORITY_KEY)? else { return Ok(None) };
+    let certificate = load_site(disk)?.ok_or(IdentityError::Missing { path: SITE })?;
+    let authority = Authority::load(certificate, &key);
+    let authority = authority.map_err(|error| IdentityError::Certificate { path: SITE, error })?;
+    let (members, invitations) = (load_members(disk)?, load_invitations(disk)?);
+    Ok(Some(Enrolment { authority, members, invitations, revoked: read_revoked(disk)? }))
+}
+
+/// Makes durable what an [`Enrolment`] has decided.
+///
+/// # Errors
+/// When the disk refuses; the answer must not leave then.
+pub(super) fn apply(disk: &dyn Disk, enrolment: &Enrolment, effects: &[Effect]) -> Result<(), IdentityError> {
+    for effect in effects {
+        match effect {
+            Effect::RemoveInvitation(hash) => disk.remove(&invitation(hash)).map_err(failed(INVITES))?,
+            Effect::SaveMembers => save_members(disk, &enrolment.members)?,
+        }
+    }
+    Ok(())
+}
+
+/// Keeps an invitation for the running node. Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn save_invitation(disk: &dyn Disk, hash: &[u8; 32], expires: Timestamp) -> Result<(), IdentityError> {
+    disk.write(&invitation(hash), expires.as_millis().to_string().as_bytes()).map_err(failed(INVITES))
+}
+
+fn load_invitations(disk: &dyn Disk) -> Result<BTreeMap<[u8; 32], Timestamp>, IdentityError> {
+    let mut invitations = BTreeMap::new();
+    for name in disk.list(INVITES).map_err(failed(INVITES))? {
+        // Others' files, such as those that a write has not finished, are none of ours.
+        let Some(hash) = hex(&name) else { continue };
+        let Some(text) = disk.read(&invitation(&hash)).map_err(failed(INVITES))? else { continue };
+        let expires = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+        invitations.insert(hash, Timestamp::from_millis(expires.ok_or_else(|| damaged(INVITES, "not a time"))?));
+    }
+    Ok(invitations)
+}
+
+fn invitation(hash: &[u8; 32]) -> String {
+    format!("{INVITES}/{}", to_hex(hash))
+}
+
+fn load_members(disk: &dyn Disk) -> Result<BTreeMap<Origin, Member>, IdentityError> {
+    let text = text(disk, MEMBERS)?.unwrap_or_default();
+    let member = |line: &str| {
+        let (origin, rest) = line.split_once(' ')?;
+        let (public_key, node) = rest.split_once(' ')?;
+        Some((read_origin(origin)?, Member { public_key: hex(public_key)?, node: node.to_owned() }))
+    };
+    text.lines().map(|line| member(line).ok_or_else(|| damaged(MEMBERS, "not origin, key and name"))).collect()
+}
+
+fn save_members(disk: &dyn Disk, members: &BTreeMap<Origin, Member>) -> Result<(), IdentityError> {
+    let line =
+        |(origin, member): (&Origin, &Member)| format!("{origin} {} {}\n", to_hex(&member.public_key), member.node);
+    let text: String = members.iter().map(line).collect();
+    disk.write(MEMBERS, text.as_bytes()).map_err(failed(MEMBERS))
+}
+
+/// Blocks.
+///
+/// # Errors
+/// When the file cannot be read, or holds something else.
+pub fn read_revoked(disk: &dyn Disk) -> Result<BTreeSet<Origin>, IdentityError> {
+    let text = text(disk, REVOKED)?.unwrap_or_default();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| read_origin(line).ok_or_else(|| damaged(REVOKED, format!("{line:?} is not an origin")))).collect()
+}
+
+/// Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn save_revoked(disk: &dyn Disk, revoked: &BTreeSet<Origin>) -> Result<(), IdentityError> {
+    let text: String = revoked.iter().map(|origin| format!("{origin}\n")).collect();
+    disk.write(REVOKED, text.as_bytes()).map_err(failed(REVOKED))
+}
+
+/// Lives of the store so far; 0 before the first.
+///
+/// # Errors
+/// When the file cannot be read, or holds something else.
+pub fn incarnation(disk: &dyn Disk) -> Result<Incarnation, IdentityError> {
+    let Some(text) = text(disk, INCARNATION)? else { return Ok(Incarnation(0)) };
+    text.trim().parse().map(Incarnation).map_err(|_| damaged(INCARNATION, "not a number"))
+}
+
+/// The incarnation of a store that is about to be founded; durable on return. Blocks.
+///
+/// # Errors
+/// When the disk refuses; no store may be founded then.
+pub fn raise_incarnation(disk: &dyn Disk) -> Result<Incarnation, IdentityError> {
+    let next = Incarnation(incarnation(disk)?.0.saturating_add(1));
+    disk.write(INCARNATION, next.0.to_string().as_bytes()).map_err(failed(INCARNATION))?;
+    Ok(next)
+}
+
+/// Takes the membership away; the store and the incarnation stay, so that the node can join again. Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn leave(disk: &dyn Disk) -> Result<(), IdentityError> {
+    for path in [NODE, NODE_KEY, SITE, REVOKED] {
+        match disk.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn load_site(disk: &dyn Disk) -> Result<Option<CertificateDer<'static>>, IdentityError> {
+    read(disk, SITE)?.map(|pem| certificate(SITE, &pem)).transpose()
+}
+
+fn load_key(disk: &dyn Disk, path: &'static str) -> Result<Option<Key>, IdentityError> {
+    let Some(pem) = read(disk, path)? else { return Ok(None) };
+    let der = pem::private_key(&pem).ok_or_else(|| damaged(path, "not a key in PEM"))?;
+    Key::from_pkcs8(der.secret_pkcs8_der()).map(Some).ok_or_else(|| damaged(path, "not a key of Ed25519"))
+}
+
+fn certificate(path: &'static str, pem: &[u8]) -> Result<CertificateDer<'static>, IdentityError> {
+    pem::certificate(pem).ok_or_else(|| damaged(path, "not a certificate in PEM"))
+}
+
+fn read(disk: &dyn Disk, path: &'static str) -> Result<Option<Vec<u8>>, IdentityError> {
+    disk.read(path).map_err(failed(path))
+}
+
+fn text(disk: &dyn Disk, path: &'static str) -> Result<Option<String>, IdentityError> {
+    let Some(bytes) = read(disk, path)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|_| damaged(path, "not text"))
+}
+
+fn to_hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hex(text: &str) -> Option<[u8; 32]> {
+    let (high, low) = (read_origin(text.get(..32)?)?, read_origin(text.get(32..)?)?);
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(&high.0);
+    bytes[16..].copy_from_slice(&low.0);
+    Some(bytes)
+}
