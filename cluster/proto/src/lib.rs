@@ -1,3 +1,4 @@
+pub mod documents;
 pub mod membership;
 pub mod wire;
 

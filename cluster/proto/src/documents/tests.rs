@@ -1,0 +1,4 @@
+mod behaviour;
+mod faults;
+mod site;
+mod strangers;
