@@ -76,6 +76,9 @@ pub struct Held {
     pub incarnation: Incarnation,
     pub track: Track,
     pub ranges: Vec<(u64, u64)>,
+    /// Of these, records up to here may have been given up since: they were held, but nobody gets them here any more.
+    #[serde(default)]
+    pub floor: u64,
 }
 
 /// All records of a track from `first` to `last`, both inclusive, that their origin still has. A record never travels in parts.
@@ -184,3 +187,6 @@ impl Run {
             && self.records.windows(2).all(|pair| pair[0].seq < pair[1].seq)
     }
 }
+
+#[cfg(test)]
+mod tests;
