@@ -37,6 +37,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use api::QUERY;
 pub use running::{Running, STORE_FILE, StartError};
 pub use settings::Settings;
 pub use writer::Writer;
@@ -64,6 +65,13 @@ fn every<M: ractor::Message>(
             }
         }
     });
+}
+
+/// Bounds of a copy of another node's journal: as of this node's own, but for the events.
+pub fn retention_of_copies(config: &config::Config) -> Retention {
+    let mut retention = retention_of(&config.retention);
+    retention.rules[millpond_core::record::Class::Raw as usize].max_bytes = config.site.replica_max_bytes;
+    retention
 }
 
 fn retention_of(settings: &settings::RetentionSettings) -> Retention {

@@ -1,5 +1,7 @@
 //! Who a Millpond node is, and how two of them talk.
 
 pub mod identity;
+pub mod mesh;
+pub mod node;
 pub mod quic;
 pub mod transport;

@@ -33,6 +33,10 @@ impl Net for Tcp {
         Ok(Arc::new(Udp { socket, local }))
     }
 
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        Ok(tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await?.collect())
+    }
+
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>> {
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;

@@ -44,6 +44,12 @@ pub trait Net: Debug + Send + Sync + 'static {
     /// A socket for datagrams; port 0 takes any free port.
     async fn bind(&self, addr: SocketAddr) -> io::Result<Arc<dyn Datagrams>>;
 
+    /// The addresses of a host by its name. Whoever implements nothing knows addresses only.
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let addr = host.parse().map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(vec![SocketAddr::new(addr, port)])
+    }
+
     /// Connects to `host:port`; the name is resolved by the world.
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>>;
 }

@@ -9,11 +9,14 @@ use std::{
 
 use bytes::Bytes;
 use millpond_core::{
-    ids::{Incarnation, Origin, Seq},
+    ids::{Incarnation, Origin},
     record::Track,
 };
-use millpond_env::{Env, Worker};
-use millpond_proto::wire::{Checkpoint, Run};
+use millpond_env::{Disk, Env, Worker};
+use millpond_proto::{
+    replication::{Copied, Life, RunKey},
+    wire::{self, Checkpoint, Run},
+};
 use millpond_store::{
     Append, CommitError, OpenDevice, OpenError, Options, Put, Reader, Replica, ReplicaCommit, ReplicaCommitted,
     ReplicaRun, Retention, Table,
@@ -23,30 +26,28 @@ const FOLDER: &str = "replicas";
 /// Pages of one copy that are kept in memory.
 const CACHE_BYTES: usize = 2 << 20;
 
-/// Whose journal, and in which life.
-pub type Key = (Origin, Incarnation);
-
 /// What a worker has to say.
 #[derive(Debug)]
 pub enum Done {
-    Opened { key: Key, result: Result<Box<Open>, OpenError> },
-    Stored { key: Key, result: Result<ReplicaCommitted, CommitError> },
+    Opened { life: Life, result: Result<Open, OpenError> },
+    /// Runs that were handed over together.
+    Stored { life: Life, runs: Vec<RunKey>, result: Result<ReplicaCommitted, CommitError> },
 }
 
 /// A copy that can be read and written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Open {
     pub replica: Arc<Mutex<Replica>>,
     pub reader: Reader,
-    /// Ranges that are held, per track.
-    pub held: BTreeMap<Track, Vec<(u64, u64)>>,
+    /// What was held on disk when it was opened.
+    pub copied: Vec<Copied>,
 }
 
 pub struct Copies {
     env: Env,
     retention: Retention,
     tell: Arc<dyn Fn(Done) + Send + Sync>,
-    all: BTreeMap<Key, Copy>,
+    all: BTreeMap<Life, Copy>,
 }
 
 struct Copy {
@@ -64,87 +65,94 @@ impl Copies {
         Copies { env, retention, tell, all: BTreeMap::new() }
     }
 
-    /// The copies that earlier lives left here.
+    /// Opens the copies that earlier lives left here. Call it where blocking is allowed.
     ///
     /// # Errors
-    /// When the folder cannot be listed.
-    pub fn found(env: &Env) -> io::Result<Vec<Key>> {
-        Ok(env.disk.list(FOLDER)?.iter().filter_map(|name| key_of(name)).collect())
+    /// When the folder cannot be listed. A copy that cannot be opened is left alone, and told in the log.
+    pub fn found(env: &Env) -> io::Result<Vec<(Life, Open)>> {
+        let lives = env.disk.list(FOLDER)?.into_iter().filter_map(|name| life_of(&name));
+        let open = |life: Life| match open_shared(&env.disk, life) {
+            Ok(open) => Some((life, open)),
+            Err(error) => {
+                tracing::error!(origin = %life.origin, %error, "the copy of a node's journal could not be opened");
+                None
+            }
+        };
+        Ok(lives.filter_map(open).collect())
     }
 
     /// Begins to open a copy, founding it when there is none; the outcome is told.
-    pub fn open(&mut self, key: Key) {
-        if self.all.contains_key(&key) {
+    fn open(&mut self, life: Life) {
+        if self.all.contains_key(&life) {
             return;
         }
         let worker = self.env.blocking.worker("copy");
-        let (disk, tell, path) = (self.env.disk.clone(), self.tell.clone(), path_of(key));
-        worker.run(Box::new(move || {
-            let device: OpenDevice = Box::new(move || disk.open(&path));
-            let options = Options { cache_bytes: CACHE_BYTES, ..Options::default() };
-            let result = Replica::open(device, options, key.0, key.1).map(|(replica, _)| {
-                let held = |track| (track, replica.held().track(track).iter().collect());
-                let held = Track::ALL.into_iter().map(held).collect();
-                let reader = replica.reader();
-                Box::new(Open { replica: Arc::new(Mutex::new(replica)), reader, held })
-            });
-            tell(Done::Opened { key, result });
-        }));
-        let (runs, puts) = (Vec::new(), Vec::new());
-        self.all.insert(key, Copy { worker, open: None, busy: false, runs, puts, checkpoint: None });
+        let (disk, tell) = (self.env.disk.clone(), self.tell.clone());
+        worker.run(Box::new(move || tell(Done::Opened { life, result: open_shared(&disk, life) })));
+        self.all.insert(life, Copy::new(worker, None));
+    }
+
+    /// Takes a copy that was found at the start.
+    pub fn take(&mut self, life: Life, open: Open) {
+        let worker = self.env.blocking.worker("copy");
+        self.all.insert(life, Copy::new(worker, Some((open.replica, open.reader))));
     }
 
     /// It is open from now on.
-    pub fn opened(&mut self, key: Key, open: &Open) {
-        if let Some(copy) = self.all.get_mut(&key) {
-            copy.open = Some((open.replica.clone(), open.reader.clone()));
+    pub fn opened(&mut self, life: Life, open: Open) {
+        if let Some(copy) = self.all.get_mut(&life) {
+            copy.open = Some((open.replica, open.reader));
         }
-        self.work(key);
+        self.work(life);
     }
 
-    /// It could not be opened; what waited for it will be asked for again.
-    pub fn failed(&mut self, key: Key) {
-        self.all.remove(&key);
+    /// It could not be opened. Returns what waited for it.
+    pub fn failed(&mut self, life: Life) -> Vec<RunKey> {
+        self.all.remove(&life).map(|copy| copy.runs.iter().map(RunKey::of).collect()).unwrap_or_default()
     }
 
-    pub fn readers(&self) -> impl Iterator<Item = (Key, &Reader)> {
-        self.all.iter().filter_map(|(key, copy)| copy.open.as_ref().map(|(_, reader)| (*key, reader)))
+    pub fn readers(&self) -> impl Iterator<Item = (Life, &Reader)> {
+        self.all.iter().filter_map(|(life, copy)| copy.open.as_ref().map(|(_, reader)| (*life, reader)))
     }
 
-    pub fn reader(&self, key: Key) -> Option<&Reader> {
-        self.all.get(&key)?.open.as_ref().map(|(_, reader)| reader)
+    pub fn replica(&self, life: Life) -> Option<Arc<Mutex<Replica>>> {
+        self.all.get(&life)?.open.as_ref().map(|(replica, _)| replica.clone())
+    }
+
+    pub fn reader(&self, life: Life) -> Option<&Reader> {
+        self.all.get(&life)?.open.as_ref().map(|(_, reader)| reader)
     }
 
     /// Stores a run; the outcome is told.
     pub fn keep(&mut self, run: Run) {
-        let key = (run.origin, run.incarnation);
-        self.open(key);
-        if let Some(copy) = self.all.get_mut(&key) {
+        let life = RunKey::of(&run).life;
+        self.open(life);
+        if let Some(copy) = self.all.get_mut(&life) {
             copy.runs.push(run);
         }
-        self.work(key);
+        self.work(life);
     }
 
     /// A newer checkpoint of the origin.
     pub fn keep_checkpoint(&mut self, checkpoint: Checkpoint) {
-        let key = (checkpoint.origin, checkpoint.incarnation);
-        self.open(key);
-        if let Some(copy) = self.all.get_mut(&key) {
+        let life = Life { origin: checkpoint.origin, incarnation: checkpoint.incarnation };
+        self.open(life);
+        if let Some(copy) = self.all.get_mut(&life) {
             copy.checkpoint = Some(checkpoint);
         }
-        self.work(key);
+        self.work(life);
     }
 
     /// A commit is over, well or not.
-    pub fn done(&mut self, key: Key) {
-        if let Some(copy) = self.all.get_mut(&key) {
+    pub fn done(&mut self, life: Life) {
+        if let Some(copy) = self.all.get_mut(&life) {
             copy.busy = false;
         }
-        self.work(key);
+        self.work(life);
     }
 
-    fn work(&mut self, key: Key) {
-        let Some(copy) = self.all.get_mut(&key) else { return };
+    fn work(&mut self, life: Life) {
+        let Some(copy) = self.all.get_mut(&life) else { return };
         let Some((replica, _)) = copy.open.clone() else { return };
         if copy.busy {
             return;
@@ -154,9 +162,10 @@ impl Copies {
             return;
         }
         copy.busy = true;
-        let runs = std::mem::take(&mut copy.runs).into_iter().map(replica_run).collect();
+        let runs = std::mem::take(&mut copy.runs);
+        let keys: Vec<RunKey> = runs.iter().map(RunKey::of).collect();
         let commit = ReplicaCommit {
-            runs,
+            runs: runs.into_iter().map(replica_run).collect(),
             puts: std::mem::take(&mut copy.puts),
             retain: Some(self.retention),
             now_ms: self.env.wall().as_millis(),
@@ -165,12 +174,16 @@ impl Copies {
         let tell = self.tell.clone();
         copy.worker.run(Box::new(move || {
             let result = replica.lock().unwrap_or_else(PoisonError::into_inner).commit(&commit);
-            tell(Done::Stored { key, result });
+            tell(Done::Stored { life, runs: keys, result });
         }));
     }
 }
 
 impl Copy {
+    fn new(worker: Box<dyn Worker>, open: Option<(Arc<Mutex<Replica>>, Reader)>) -> Copy {
+        Copy { worker, open, busy: false, runs: Vec::new(), puts: Vec::new(), checkpoint: None }
+    }
+
     /// A state is of use only with all the records before it: what is missing then cannot be told from what is contained.
     fn take_checkpoint(&mut self, replica: &Mutex<Replica>) {
         let Some(checkpoint) = &self.checkpoint else { return };
@@ -194,7 +207,7 @@ fn prefix(mut ranges: impl Iterator<Item = (u64, u64)>) -> u64 {
 }
 
 fn replica_run(run: Run) -> ReplicaRun {
-    let append = |record: millpond_proto::wire::Record| {
+    let append = |record: wire::Record| {
         let append = Append {
             kind: record.kind,
             hlc: record.hlc,
@@ -224,16 +237,23 @@ pub fn checkpoint_rows(reader: &Reader) -> Result<Vec<(u8, Bytes, Bytes)>, millp
     Ok(rows)
 }
 
-fn path_of((origin, incarnation): Key) -> String {
-    format!("{FOLDER}/{origin}-{}.redb", incarnation.0)
+fn open_shared(disk: &Arc<dyn Disk>, life: Life) -> Result<Open, OpenError> {
+    let (disk, path) = (disk.clone(), path_of(life));
+    let device: OpenDevice = Box::new(move || disk.open(&path));
+    let options = Options { cache_bytes: CACHE_BYTES, ..Options::default() };
+    let (replica, _) = Replica::open(device, options, life.origin, life.incarnation)?;
+    let held = replica.held();
+    let copied = |track| Copied { life, track, covered: held.track(track).clone(), floor: held.floor(track) };
+    let copied = Track::ALL.into_iter().map(copied).collect();
+    let reader = replica.reader();
+    Ok(Open { replica: Arc::new(Mutex::new(replica)), reader, copied })
 }
 
-fn key_of(name: &str) -> Option<Key> {
+fn path_of(life: Life) -> String {
+    format!("{FOLDER}/{}-{}.redb", life.origin, life.incarnation.0)
+}
+
+fn life_of(name: &str) -> Option<Life> {
     let (origin, incarnation) = name.strip_suffix(".redb")?.split_once('-')?;
-    Some((Origin::from_hex(origin)?, Incarnation(incarnation.parse().ok()?)))
-}
-
-/// The highest sequence number in some ranges.
-pub fn head(ranges: &[(u64, u64)]) -> Seq {
-    Seq(ranges.last().map_or(0, |(_, last)| *last))
+    Some(Life { origin: Origin::from_hex(origin)?, incarnation: Incarnation(incarnation.parse().ok()?) })
 }

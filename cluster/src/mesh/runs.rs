@@ -4,17 +4,19 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use millpond_core::{
-    ids::{Incarnation, Origin, Seq},
+    ids::Seq,
     record::{Class, Track},
 };
-use millpond_proto::wire::{RUN_BYTES_MAX, Record, Run};
+use millpond_proto::{
+    replication::Life,
+    wire::{RUN_BYTES_MAX, Record, Run},
+};
 use millpond_store::{ReadError, Reader, RecordRef};
 
 /// Whose records, and which of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
-    pub origin: Origin,
-    pub incarnation: Incarnation,
+    pub life: Life,
     pub track: Track,
 }
 
@@ -61,8 +63,8 @@ fn read_one(reader: &Reader, source: Source, first: Seq, last: Seq) -> Result<Ru
     }
     records.retain(|record| record.seq <= end);
     records.sort_by_key(|record| record.seq);
-    let Source { origin, incarnation, track } = source;
-    Ok(Run { origin, incarnation, track, first, last: end, records })
+    let Life { origin, incarnation } = source.life;
+    Ok(Run { origin, incarnation, track: source.track, first, last: end, records })
 }
 
 fn record_of(row: &RecordRef<'_>) -> Record {

@@ -1,0 +1,219 @@
+//! The mesh: what makes a box one of a site.
+//!
+//! One actor owns the pure machines — membership, replication, documents — and carries input in and effects out. Beside it tasks do
+//! what takes time: one per peer reads and pushes the node's own records, one per fetch asks for what is missing, one worker per copy
+//! writes. Nothing in here holds up the data plane, but for acknowledgements that were asked to wait for the site.
+//!
+//! ```text
+//!                    ┌─ membership (SWIM over datagrams) ── who is there
+//! transport events ──┼─ replication (ledger) ── push, fetch, keep, confirm
+//! journal moved ─────┤        └─ copies (files)  ── adoption of nodes that are gone
+//! timers ────────────┴─ homes of devices
+//! ```
+//!
+//! Invariants
+//! 1. What is pushed or served is committed: it is read from journals and copies, never from memory.
+//! 2. A record of an origin is taken from that origin's own link, or in answer to a fetch.
+//! 3. What a copy says that it holds is on disk.
+
+mod adoption;
+mod copies;
+mod fetch;
+mod homes;
+mod others;
+mod push;
+mod report;
+mod requests;
+mod runs;
+mod serve;
+mod state;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use millpond_actors::{Running, Settings, adopt::Adopted, config::Config};
+use millpond_core::{
+    admission::Known,
+    ids::{Origin, Seq},
+    record::{Home, Track},
+    time::Span,
+};
+use millpond_env::Env;
+use millpond_gateway::port::{AskError, Json};
+use millpond_proto::{
+    membership::TimerToken,
+    replication::{FetchEnd, FetchId, Life},
+    wire::Run,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rustls::crypto::CryptoProvider;
+use tokio::sync::oneshot;
+
+use self::{others::MeshOthers, state::State};
+use crate::{
+    identity::NodeIdentity,
+    transport::{Event, OpenError, Options, Transport},
+};
+
+const TICK: Span = Span::from_millis(100);
+/// How long a goodbye may take.
+const GOODBYE: Span = Span::from_secs(2);
+
+/// A node's part in the mesh. Stop it before the node.
+pub struct Mesh {
+    pub addr: SocketAddr,
+    actor: ActorRef<MeshMsg>,
+    transport: Transport,
+    env: Env,
+}
+
+/// Why a node that belongs to a site does not take part in it.
+#[derive(Debug, thiserror::Error)]
+pub enum MeshError {
+    #[error("the port for the other nodes of the site could not be opened")]
+    Transport(#[from] OpenError),
+    #[error("the copies of other nodes' journals could not be found")]
+    Copies(#[source] std::io::Error),
+    #[error("the journal could not be read")]
+    Journal(#[from] millpond_store::ReadError),
+    #[error("the mesh could not be started: {0}")]
+    Actor(String),
+    #[error("the metrics could not be set up")]
+    Metrics(#[from] prometheus::Error),
+}
+
+pub(crate) enum MeshMsg {
+    Event(Event),
+    /// The node's own journal has moved.
+    Moved,
+    Timer(TimerToken),
+    Tick,
+    Copy(copies::Done),
+    Resolved(Vec<SocketAddr>),
+    PushFailed { to: Origin, track: Track },
+    Fetched { from: Origin, run: Run },
+    FetchEnded { id: FetchId, how: FetchEnd },
+    Adopted { life: Life, head: Seq, adopted: Option<Arc<Adopted>> },
+    /// Devices come to this node.
+    Arrive { devices: Vec<String>, reply: oneshot::Sender<Arrival> },
+    /// Who is to be asked what the copies here cannot tell.
+    Elsewhere(oneshot::Sender<Vec<(crate::transport::Link, Vec<Origin>)>>),
+    Operate { what: String, body: Json, reply: oneshot::Sender<Result<Json, AskError>> },
+    Stop(oneshot::Sender<()>),
+}
+
+/// What is known at once of devices that come, and who has to be asked for the rest.
+pub(crate) struct Arrival {
+    pub homes: Vec<Home>,
+    pub known: Vec<Known>,
+    /// These devices were at home at an origin; a link to it or to somebody who may hold its records.
+    pub ask: Vec<(Origin, Vec<String>, Option<crate::transport::Link>)>,
+}
+
+pub(crate) struct MeshActor;
+
+pub(crate) struct Arguments {
+    pub env: Env,
+    pub config: Arc<Config>,
+    pub settings: Arc<Settings>,
+    pub identity: Arc<NodeIdentity>,
+    pub node: state::Plane,
+    pub transport: Transport,
+    /// Copies that earlier lives left here.
+    pub found: Vec<(Life, copies::Open)>,
+    pub copies: Shared,
+}
+
+/// The copies that can be read, for those who ask without the actor.
+pub(crate) type Shared = Arc<Mutex<Vec<millpond_actors::site::Copy>>>;
+
+impl Mesh {
+    /// Opens the port, and joins the node's data plane.
+    ///
+    /// # Errors
+    /// See [`MeshError`].
+    pub async fn start(
+        env: Env,
+        config: &Config,
+        identity: Arc<NodeIdentity>,
+        provider: Arc<CryptoProvider>,
+        running: &Running,
+    ) -> Result<Mesh, MeshError> {
+        let options = Options { listen: config.site.listen, identity: identity.clone(), provider };
+        let (transport, mut events) = Transport::open(&env, options).await?;
+        let listing = env.clone();
+        let found = env.unblock(move || copies::Copies::found(&listing)).await;
+        let found = found.unwrap_or_else(|| Err(std::io::ErrorKind::Interrupted.into())).map_err(MeshError::Copies)?;
+        let copies = Shared::default();
+        let arguments = Arguments {
+            env: env.clone(),
+            config: Arc::new(config.clone()),
+            settings: running.settings.clone(),
+            identity,
+            node: state::Plane::of(running),
+            transport: transport.clone(),
+            found,
+            copies: copies.clone(),
+        };
+        let started = Actor::spawn(None, MeshActor, arguments).await;
+        let (actor, _) = started.map_err(|error| MeshError::Actor(error.to_string()))?;
+        let to = actor.clone();
+        env.spawn(async move {
+            while let Some(event) = events.recv().await {
+                if to.cast(MeshMsg::Event(event)).is_err() {
+                    return;
+                }
+            }
+        });
+        let (site, to) = (running.site.clone(), actor.clone());
+        env.spawn(async move {
+            loop {
+                site.moved().await;
+                if to.cast(MeshMsg::Moved).is_err() {
+                    return;
+                }
+            }
+        });
+        running.site.join(Arc::new(MeshOthers::new(env.clone(), actor.clone(), copies)));
+        Ok(Mesh { addr: transport.local_addr(), actor, transport, env })
+    }
+
+    /// Says goodbye and ends.
+    pub async fn stop(self) {
+        let (reply, told) = oneshot::channel();
+        if self.actor.cast(MeshMsg::Stop(reply)).is_ok() {
+            let _ = self.env.timeout(GOODBYE, told).await;
+        }
+        let _ = self.env.timeout(GOODBYE, self.transport.close()).await;
+        self.actor.stop(None);
+    }
+}
+
+#[async_trait]
+impl Actor for MeshActor {
+    type Msg = MeshMsg;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, me: ActorRef<MeshMsg>, args: Arguments) -> Result<State, ActorProcessingErr> {
+        let (env, to) = (args.env.clone(), me.clone());
+        args.env.spawn(async move {
+            loop {
+                env.sleep(TICK).await;
+                if to.cast(MeshMsg::Tick).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(State::new(args, me)?)
+    }
+
+    async fn handle(&self, _: ActorRef<MeshMsg>, msg: MeshMsg, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.env().schedule_point().await;
+        state.handle(msg);
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! The windows and devices of nodes that are gone, recovered from the copies of their journals.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use millpond_actors::{
+    Settings,
+    adopt::{self, Adopted},
+};
+use millpond_core::{
+    ids::Seq,
+    window::Pane,
+};
+use millpond_env::Env;
+use millpond_proto::replication::Life;
+use millpond_store::Reader;
+
+/// What is known of the journals of nodes that are gone.
+#[derive(Default)]
+pub struct Adoptions {
+    all: BTreeMap<Life, Adoption>,
+}
+
+#[derive(Default)]
+struct Adoption {
+    /// A recovery is under way.
+    busy: bool,
+    /// The copy held events up to here when it was read last.
+    at: Seq,
+    adopted: Option<Arc<Adopted>>,
+    /// What was said in its place already, so that it is not said again.
+    said: BTreeMap<(String, String, i64, i64), Pane>,
+}
+
+impl Adoptions {
+    /// Whether the copy is to be read (again), as it holds events up to `head`. Answer with [`done`](Self::done).
+    pub fn begin(&mut self, life: Life, head: Seq) -> bool {
+        let adoption = self.all.entry(life).or_default();
+        let wanted = !adoption.busy && (adoption.adopted.is_none() || adoption.at < head);
+        adoption.busy |= wanted;
+        wanted
+    }
+
+    pub fn done(&mut self, life: Life, head: Seq, adopted: Option<Arc<Adopted>>) {
+        let adoption = self.all.entry(life).or_default();
+        adoption.busy = false;
+        if adopted.is_some() {
+            (adoption.at, adoption.adopted) = (head, adopted);
+        }
+    }
+
+    pub fn of(&self, life: Life) -> Option<&Arc<Adopted>> {
+        self.all.get(&life)?.adopted.as_ref()
+    }
+
+    /// The shares that are to be said, each once.
+    pub fn unsaid(&mut self, life: Life) -> Vec<Pane> {
+        let Some(adoption) = self.all.get_mut(&life) else { return Vec::new() };
+        let Some(adopted) = &adoption.adopted else { return Vec::new() };
+        let mut unsaid = Vec::new();
+        for pane in &adopted.panes {
+            let name = (pane.window.clone(), pane.key.clone(), pane.start.0, pane.end.0);
+            if adoption.said.get(&name) != Some(pane) {
+                adoption.said.insert(name, pane.clone());
+                unsaid.push(pane.clone());
+            }
+        }
+        unsaid
+    }
+
+    /// The node is back and speaks for itself.
+    pub fn end(&mut self, life: Life) {
+        self.all.remove(&life);
+    }
+}
+
+/// Recovers from a copy, off the executor.
+pub async fn recover(env: &Env, settings: Arc<Settings>, copy: Reader, life: Life) -> Option<Arc<Adopted>> {
+    let recovered = env.unblock(move || adopt::adopt(&settings, &copy, (life.origin, life.incarnation))).await;
+    match recovered? {
+        Ok(adopted) => Some(Arc::new(adopted)),
+        Err(error) => {
+            tracing::warn!(origin = %life.origin, %error, "the windows of a node that is gone could not be continued");
+            None
+        }
+    }
+}

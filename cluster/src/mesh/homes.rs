@@ -1,0 +1,66 @@
+//! At which node each device is at home.
+
+use std::collections::BTreeMap;
+
+use millpond_core::{ids::Origin, record::Home};
+
+/// A map whose join is the later move: all who know the same records see the same homes.
+#[derive(Debug, Default)]
+pub struct Homes {
+    by_device: BTreeMap<String, (u64, Origin)>,
+}
+
+impl Homes {
+    /// What `origin` wrote. Returns the device when it has moved to there by it.
+    pub fn learn(&mut self, origin: Origin, home: Home) -> Option<&str> {
+        let rank = (home.moves, origin);
+        if self.by_device.get(&home.device).is_some_and(|known| *known >= rank) {
+            return None;
+        }
+        let device = home.device;
+        self.by_device.insert(device.clone(), rank);
+        self.by_device.get_key_value(&device).map(|(device, _)| device.as_str())
+    }
+
+    pub fn of(&self, device: &str) -> Option<Origin> {
+        self.by_device.get(device).map(|(_, origin)| *origin)
+    }
+
+    /// The device comes to `origin` now: what is to be written of it. Staying is no move.
+    pub fn arrive(&self, device: &str, origin: Origin) -> Home {
+        let moves = match self.by_device.get(device) {
+            Some((moves, at)) if *at == origin => *moves,
+            Some((moves, _)) => moves.saturating_add(1),
+            None => 1,
+        };
+        Home { device: device.to_owned(), moves }
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_device.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Origin)> {
+        self.by_device.iter().map(|(device, (_, origin))| (device.as_str(), *origin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_move_counts_in_whatever_order_it_is_told() {
+        let (a, b) = (Origin([1; 16]), Origin([2; 16]));
+        let mut homes = Homes::default();
+        let first = homes.arrive("d", a);
+        assert_eq!(homes.learn(a, first.clone()), Some("d"));
+        assert_eq!(homes.arrive("d", a).moves, 1, "staying is no move");
+        let second = homes.arrive("d", b);
+        assert_eq!(homes.learn(b, second.clone()), Some("d"));
+        let mut other = Homes::default();
+        other.learn(b, second);
+        assert_eq!(other.learn(a, first), None);
+        assert_eq!((homes.of("d"), other.of("d")), (Some(b), Some(b)));
+    }
+}

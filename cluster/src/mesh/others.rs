@@ -1,0 +1,108 @@
+//! The other nodes, as the data plane asks for them.
+
+use std::sync::PoisonError;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use millpond_actors::site::{Copy, Others};
+use millpond_core::{
+    admission::Known,
+    record::{self, Home},
+    time::Span,
+};
+use millpond_env::Env;
+use millpond_gateway::port::{AskError, Json, Query};
+use millpond_proto::wire::{Reply, Request};
+use ractor::ActorRef;
+use tokio::sync::oneshot;
+
+use super::{
+    Arrival, MeshMsg, Shared,
+    fetch,
+    requests::{Elsewhere, ask_seen},
+};
+
+/// A node that does not answer a question in time is left out of the answer.
+const PATIENCE: Span = Span::from_secs(2);
+const AGAIN: Span = Span::from_millis(100);
+
+pub(super) struct MeshOthers {
+    env: Env,
+    actor: ActorRef<MeshMsg>,
+    copies: Shared,
+}
+
+impl MeshOthers {
+    pub fn new(env: Env, actor: ActorRef<MeshMsg>, copies: Shared) -> MeshOthers {
+        MeshOthers { env, actor, copies }
+    }
+
+    async fn ask_actor<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> MeshMsg) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.actor.cast(question(reply)).ok()?;
+        answer.await.ok()
+    }
+}
+
+#[async_trait]
+impl Others for MeshOthers {
+    fn copies(&self) -> Vec<Copy> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn ask(&self, what: &'static str, question: Bytes) -> Vec<Bytes> {
+        let Some(plan) = self.ask_actor(MeshMsg::Elsewhere).await else { return Vec::new() };
+        let Ok(query) = record::decode::<Query>(&question) else { return Vec::new() };
+        let mut answers = Vec::new();
+        for (link, origins) in plan {
+            let body = record::encode(&Elsewhere { origins, query: query.clone() }).into();
+            let (tell, answer) = oneshot::channel();
+            let env = self.env.clone();
+            self.env.spawn(async move {
+                let request = Request::Ask { what: what.to_owned(), body };
+                let _ = tell.send(fetch::ask(&env, &link, PATIENCE, &request).await);
+            });
+            answers.push(answer);
+        }
+        let mut found = Vec::new();
+        for answer in answers {
+            if let Ok(Some(Reply::Answer { status: 200, body })) = answer.await {
+                found.push(body);
+            }
+        }
+        found
+    }
+
+    async fn arrive(&self, devices: &[String]) -> (Vec<Known>, Vec<Home>) {
+        let (mut known, mut wanted, mut homes) = (Vec::new(), devices.to_vec(), None);
+        loop {
+            let arrival = self.ask_actor(|reply| MeshMsg::Arrive { devices: wanted.clone(), reply }).await;
+            let Some(Arrival { homes: all, known: here, ask }) = arrival else {
+                return (known, homes.unwrap_or_default());
+            };
+            homes.get_or_insert(all);
+            known.extend(here);
+            wanted.clear();
+            for (origin, devices, link) in ask {
+                let answer = match &link {
+                    Some(link) => ask_seen(&self.env, link, origin, &devices).await,
+                    None => None,
+                };
+                match answer {
+                    Some(more) => known.extend(more),
+                    None => wanted.extend(devices),
+                }
+            }
+            if wanted.is_empty() {
+                return (known, homes.unwrap_or_default());
+            }
+            self.env.sleep(AGAIN).await;
+        }
+    }
+
+    async fn operate(&self, what: &str, body: Json) -> Result<Json, AskError> {
+        let what = what.to_owned();
+        let answer = self.ask_actor(|reply| MeshMsg::Operate { what, body, reply }).await;
+        answer.unwrap_or(Err(AskError::Unavailable))
+    }
+}

@@ -1,0 +1,124 @@
+//! What operators and Prometheus are told.
+
+use millpond_gateway::port::{AskError, Json};
+use millpond_proto::{membership::Health, wire::Run};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use super::state::State;
+
+/// Metrics of the mesh, on the node's registry.
+#[derive(Debug)]
+pub(super) struct MeshMetrics {
+    pub members: IntGauge,
+    pub links: IntGauge,
+    pub malformed: IntCounter,
+    pub ignored: IntCounter,
+    pub adopted_panes: IntCounter,
+    kept_records: IntCounterVec,
+    kept_bytes: IntCounterVec,
+    missing: IntGaugeVec,
+    unconfirmed: IntGauge,
+    unverified: IntGauge,
+    clock_ahead: IntGaugeVec,
+}
+
+impl MeshMetrics {
+    pub fn new(registry: &Registry) -> Result<MeshMetrics, prometheus::Error> {
+        Ok(MeshMetrics {
+            members: register(registry, IntGauge::new("millpond_site_members", "Nodes of the site that are up, this one included")?)?,
+            links: register(registry, IntGauge::new("millpond_site_links", "Connections to other nodes")?)?,
+            malformed: register(registry, IntCounter::new("millpond_site_malformed_total", "Messages of peers that could not be read")?)?,
+            ignored: register(registry, IntCounter::new("millpond_site_ignored_runs_total", "Runs of records that were held already or not wanted")?)?,
+            adopted_panes: register(registry, IntCounter::new("millpond_site_adopted_panes_total", "Shares of nodes that are gone, said in their place")?)?,
+            kept_records: register(registry, counters("millpond_site_copied_records_total", "Records of other nodes that came to be kept")?)?,
+            kept_bytes: register(registry, counters("millpond_site_copied_bytes_total", "Bytes of such records")?)?,
+            missing: register(registry, IntGaugeVec::new(Opts::new("millpond_site_missing_records", "Sequence numbers of an origin that are known and not held here"), &["origin", "track"])?)?,
+            unconfirmed: register(registry, IntGauge::new("millpond_site_unconfirmed_submissions", "Submissions on disk whose acknowledgement waits for other nodes")?)?,
+            unverified: register(registry, IntGauge::new("millpond_site_unverified_devices", "Devices whose events were taken before it was known what other nodes had of them")?)?,
+            clock_ahead: register(registry, IntGaugeVec::new(Opts::new("millpond_site_clock_ahead_ms", "How far a peer's wall clock is ahead of this node's"), &["peer"])?)?,
+        })
+    }
+
+    pub fn kept(&self, run: &Run) {
+        let track = [run.track.name()];
+        self.kept_records.with_label_values(&track).inc_by(run.records.len() as u64);
+        self.kept_bytes.with_label_values(&track).inc_by(run.bytes() as u64);
+    }
+}
+
+fn counters(name: &str, help: &str) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(Opts::new(name, help), &["track"])
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+impl State {
+    /// Brings the gauges up to date.
+    pub(super) fn measure(&self) {
+        self.metrics.unconfirmed.set(self.node.site.unconfirmed() as i64);
+        self.metrics.unverified.set(self.node.site.taken_unverified() as i64);
+        for row in self.replication.ledger() {
+            let labels = [&row.origin.to_string(), row.track.name()];
+            self.metrics.missing.with_label_values(&labels).set(row.missing as i64);
+        }
+        for (origin, peer) in &self.peers {
+            if let Some(ahead) = peer.clock_ahead_ms {
+                self.metrics.clock_ahead.with_label_values(&[&origin.to_string()]).set(ahead);
+            }
+        }
+    }
+
+    pub(super) fn operate(&mut self, what: &str, _body: &Json, reply: oneshot::Sender<Result<Json, AskError>>) {
+        let answer = match what {
+            "members" => Ok(self.members_json()),
+            "ledger" => Ok(self.ledger_json()),
+            other => Err(AskError::NotFound(format!("the mesh does not know `{other}`"))),
+        };
+        let _ = reply.send(answer);
+    }
+
+    fn members_json(&self) -> Json {
+        let devices = |origin| self.homes.iter().filter(|(_, home)| *home == origin).count();
+        let me = json!({
+            "origin": self.me.to_string(),
+            "name": self.config.node.name,
+            "state": "up",
+            "self": true,
+            "incarnation": self.node.incarnation.0,
+            "address": self.transport.local_addr().to_string(),
+            "devices": devices(self.me),
+        });
+        let others = self.membership.members().map(|(member, health)| {
+            let peer = self.peers.get(&member.origin);
+            let state = match health {
+                Health::Up => "up",
+                Health::Suspected => "suspected",
+                Health::Down => "down",
+            };
+            json!({
+                "origin": member.origin.to_string(),
+                "name": member.name,
+                "state": state,
+                "self": false,
+                "incarnation": peer.and_then(|peer| peer.hello.as_ref()).map(|hello| hello.incarnation.0),
+                "address": peer.map_or(member.addr, |peer| peer.link.remote()).to_string(),
+                "linked": peer.is_some(),
+                "rtt_ms": peer.map(|peer| peer.link.rtt().0 as f64 / 1e6),
+                "clock_ahead_ms": peer.and_then(|peer| peer.clock_ahead_ms),
+                "devices": devices(member.origin),
+            })
+        });
+        let members: Vec<Json> = std::iter::once(me).chain(others).collect();
+        json!({ "site": self.identity.site, "members": members })
+    }
+
+    fn ledger_json(&self) -> Json {
+        let rows: Vec<Json> = self.replication.ledger().iter().filter_map(|row| serde_json::to_value(row).ok()).collect();
+        json!({ "self": self.me.to_string(), "head": self.node.site.head().0, "confirmed": self.node.site.confirmed().0, "rows": rows })
+    }
+}

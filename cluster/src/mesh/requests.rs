@@ -1,0 +1,169 @@
+//! What peers ask this node for.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use bytes::Bytes;
+use millpond_actors::{query, settings::Ack};
+use millpond_core::{
+    admission::Known,
+    ids::Origin,
+    record,
+    time::Span,
+};
+use millpond_env::Env;
+use millpond_gateway::port::Query;
+use millpond_proto::{
+    replication::Life,
+    wire::{self, Reply, Request},
+};
+use millpond_store::Reader;
+
+use super::{
+    runs::Source,
+    serve,
+    state::State,
+};
+use crate::transport::{Link, Replies};
+
+/// How long an answer waits until the site has the records that it speaks of.
+const SETTLE: Span = Span::from_secs(3);
+const POLL: Span = Span::from_millis(5);
+
+/// A question for the values of a metric, to a node that has them.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(super) struct Elsewhere {
+    /// Whose journals are to be looked through.
+    pub origins: Vec<Origin>,
+    pub query: Query,
+}
+
+impl State {
+    pub(super) fn request(&mut self, from: Origin, frame: &[u8], replies: Replies) {
+        let request = match wire::decode::<Request>(frame) {
+            Ok(request) => request,
+            Err(error) => {
+                self.metrics.malformed.inc();
+                tracing::debug!(%from, %error, "a request could not be read");
+                return self.answer(replies, Reply::Unknown);
+            }
+        };
+        match request {
+            Request::Repair { origin, incarnation, track, first, last, bytes_max } => {
+                let source = Source { life: Life { origin, incarnation }, track };
+                let ranges = self.replication.offered(source.life, track, first, last);
+                let reader = self.reader_of(source.life);
+                let (env, permits) = (self.env.clone(), self.permits.clone());
+                self.env.spawn(serve::repair(env, permits, reader, source, ranges, bytes_max, replies));
+            }
+            Request::Seen { origin, devices } => self.seen(origin, devices, replies),
+            Request::Ask { what, body } if what == millpond_actors::QUERY => self.ask_journals(&body, replies),
+            Request::Ask { .. } => self.answer(replies, Reply::Unknown),
+        }
+    }
+
+    /// Somebody wants a certificate.
+    pub(super) fn enrol(&mut self, from: SocketAddr, frame: Bytes, mut replies: Replies) {
+        tracing::info!(%from, "somebody asks for a certificate");
+        let desk = self.desk.clone();
+        self.env.spawn(async move {
+            let _ = replies.send(desk.answer(frame).await).await;
+            replies.finish();
+        });
+    }
+
+    fn answer(&self, mut replies: Replies, reply: Reply) {
+        self.env.spawn(async move {
+            let _ = replies.send(wire::encode(&reply)).await;
+            replies.finish();
+        });
+    }
+
+    fn reader_of(&self, life: Life) -> Option<Reader> {
+        if life == self.life() { Some(self.node.reader.clone()) } else { self.copies.reader(life).cloned() }
+    }
+
+    /// What is known of devices that go to `from`'s node: here, or in the copy of a node that is gone.
+    fn seen(&mut self, origin: Origin, devices: Vec<String>, replies: Replies) {
+        if origin == self.me {
+            // From now on they are asked for again when they come back.
+            (self.node.release)(&devices);
+            let asked = (self.node.known)(devices);
+            let (env, site, ack) = (self.env.clone(), self.node.site.clone(), self.config.site.ack);
+            self.env.spawn(async move {
+                let known = asked.await.unwrap_or_default();
+                if ack == Ack::Site {
+                    // The other node will acknowledge what it takes for known: then it must be where acknowledged records are.
+                    let head = site.head();
+                    let begun = env.now();
+                    while site.confirmed() < head && env.now().since(begun) < SETTLE {
+                        env.sleep(POLL).await;
+                    }
+                }
+                tell_known(replies, known).await;
+            });
+            return;
+        }
+        let lives = self.lives_of(origin);
+        let adopted: Vec<_> = lives.iter().filter_map(|life| self.adoptions.of(*life)).cloned().collect();
+        if adopted.is_empty() {
+            return self.answer(replies, Reply::Busy { retry_ms: 100 });
+        }
+        let known = devices.iter().flat_map(|device| adopted.iter().filter_map(|one| one.devices.get(device)).cloned());
+        let known = known.collect();
+        self.env.spawn(tell_known(replies, known));
+    }
+
+    fn ask_journals(&self, body: &[u8], replies: Replies) {
+        let Ok(Elsewhere { origins, query }) = record::decode::<Elsewhere>(body) else {
+            return self.answer(replies, Reply::Unknown);
+        };
+        let mut readers: Vec<Reader> = Vec::new();
+        if origins.contains(&self.me) {
+            readers.push(self.node.reader.clone());
+        }
+        let copies = self.copies.readers().filter(|(life, _)| origins.contains(&life.origin));
+        readers.extend(copies.map(|(_, reader)| reader.clone()));
+        let env = self.env.clone();
+        self.env.spawn(async move {
+            let found = env.unblock(move || query::find(&readers.iter().collect::<Vec<_>>(), &query)).await;
+            let reply = match found {
+                Some(Ok(found)) => Reply::Answer { status: 200, body: record::encode(&found).into() },
+                Some(Err(_)) | None => Reply::Unknown,
+            };
+            let mut replies = replies;
+            let _ = replies.send(wire::encode(&reply)).await;
+            replies.finish();
+        });
+    }
+
+    /// Whom to ask for events that are not copied to this node: their origin, or somebody who holds a copy.
+    pub(super) fn elsewhere(&self) -> Vec<(Link, Vec<Origin>)> {
+        let mut plan: Vec<(Link, Vec<Origin>)> = Vec::new();
+        let origins: BTreeSet<Origin> = self.membership.members().map(|(member, _)| member.origin).collect();
+        for origin in origins.into_iter().filter(|origin| self.lives_of(*origin).is_empty()) {
+            let direct = self.peers.get(&origin).filter(|_| !self.is_gone(origin));
+            let holder = || self.replication.holders(origin).into_iter().find_map(|peer| self.peers.get(&peer));
+            let Some(peer) = direct.or_else(holder) else { continue };
+            match plan.iter_mut().find(|(link, _)| link.peer() == peer.link.peer()) {
+                Some((_, origins)) => origins.push(origin),
+                None => plan.push((peer.link.clone(), vec![origin])),
+            }
+        }
+        plan
+    }
+}
+
+async fn tell_known(mut replies: Replies, known: Vec<Known>) {
+    let known = known.iter().map(|known| Bytes::from(record::encode(known))).collect();
+    let _ = replies.send(wire::encode(&Reply::Seen(known))).await;
+    replies.finish();
+}
+
+/// Asks a peer for what it knows of devices; `None` when it does not answer, or does not know yet.
+pub(super) async fn ask_seen(env: &Env, link: &Link, origin: Origin, devices: &[String]) -> Option<Vec<Known>> {
+    let request = Request::Seen { origin, devices: devices.to_vec() };
+    match super::fetch::ask(env, link, SETTLE, &request).await? {
+        Reply::Seen(known) => Some(known.iter().filter_map(|bytes| record::decode(bytes).ok()).collect()),
+        _ => None,
+    }
+}
