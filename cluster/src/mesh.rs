@@ -18,9 +18,12 @@
 
 mod adoption;
 mod copies;
+mod copying;
 mod fetch;
+mod gone;
 mod homes;
 mod others;
+mod peers;
 mod push;
 mod report;
 mod requests;

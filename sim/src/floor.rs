@@ -90,15 +90,18 @@ impl Floor {
     /// Starts everything that lives on the floor; `doors` has an entry for each node.
     pub fn start(&self, env: &Env, scenario: &Scenario, doors: &BTreeMap<String, Doors>, seed: u64) {
         for fleet in &scenario.fleets {
-            let Some(doors) = doors.get(&fleet.node) else { continue };
-            self.start_fleet(env, fleet, doors, seed);
+            let to: Vec<Doors> =
+                [&fleet.node].into_iter().chain(&fleet.others).filter_map(|node| doors.get(node)).cloned().collect();
+            if !to.is_empty() {
+                self.start_fleet(env, fleet, &to, seed);
+            }
         }
         for (node, doors) in doors {
             env.spawn(probe::ask(env.clone(), self.clone(), node.clone(), doors.clone(), scenario.watch));
         }
     }
 
-    fn start_fleet(&self, env: &Env, spec: &FleetSpec, doors: &Doors, seed: u64) {
+    fn start_fleet(&self, env: &Env, spec: &FleetSpec, doors: &[Doors], seed: u64) {
         let lines = if spec.connections == 0 { spec.devices } else { spec.connections.min(spec.devices) };
         let queues: Vec<Arc<Queue>> = (0..lines).map(|_| Arc::default()).collect();
         for (number, queue) in queues.iter().enumerate() {
@@ -106,7 +109,7 @@ impl Floor {
                 env: env.clone(),
                 floor: self.clone(),
                 spec: spec.clone(),
-                doors: doors.clone(),
+                doors: doors.to_vec(),
                 number,
                 queue: queue.clone(),
             };
@@ -114,7 +117,7 @@ impl Floor {
         }
         let controls = Arc::new(Controls { lines: queues, ..Controls::default() });
         self.lock().fleets.insert(spec.name.clone(), controls.clone());
-        env.spawn(supply::supply(env.clone(), self.clone(), spec.clone(), doors.config.clone(), seed, controls));
+        env.spawn(supply::supply(env.clone(), self.clone(), spec.clone(), doors[0].config.clone(), seed, controls));
     }
 
     /// Starts a receiver of notifications on a host of its own.

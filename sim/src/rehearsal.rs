@@ -23,6 +23,7 @@ use crate::{
     report::{self, Report},
     scenario::{Injection, Scenario, timeline},
     site::{Node, Phase},
+    tls::Authority,
     world::{
         HostSpec, World,
         core::{HostId, Instant},
@@ -34,6 +35,8 @@ use crate::{
 
 /// How long nodes may take to stop in good order.
 const STOP_PATIENCE_NS: u64 = 60_000_000_000;
+/// Where nodes of a site listen for each other, unless their configuration says otherwise.
+const SITE_PORT: u16 = 7800;
 /// What the floor logs in with.
 const TOKEN: &str = "a rehearsal's own token";
 
@@ -101,7 +104,14 @@ impl Rehearsal {
                 clock_ppm: spec.clock.drift_ppm,
                 ..host(&spec.name, at as u8 + 1, Some(disk))
             });
-            nodes.push(Node::new(spec.name.clone(), id, config.clone(), spec.cores, spec.restart, TOKEN));
+            let mut node = Node::new(spec.name.clone(), id, config.clone(), spec.cores, spec.restart, TOKEN);
+            if let Some(site) = &spec.site {
+                node.papers = Some(Authority::new(site_seed(options.seed, site)).papers(&spec.name));
+                node.config.node.name.clone_from(&spec.name);
+                let mates = scenario.nodes.iter().filter(|mate| mate.site == spec.site && mate.name != spec.name);
+                node.config.site.seeds.extend(mates.map(|mate| format!("{}:{}", mate.name, SITE_PORT)));
+            }
+            nodes.push(node);
         }
         let mut receivers = BTreeMap::new();
         for (at, name) in scenario.receivers.iter().enumerate() {
@@ -341,6 +351,11 @@ impl Rehearsal {
         let report = report::of(&evidence, report::Run { hash, noted, happened: self.world.core().happened(), panics });
         Outcome { report, evidence }
     }
+}
+
+/// Sites have authorities of their own.
+fn site_seed(seed: u64, site: &str) -> u64 {
+    seed ^ millpond_core::ids::device_hash(site)
 }
 
 /// The journal as it is on the disk after the end.

@@ -78,6 +78,10 @@ pub struct NodeSpec {
     /// After how long a program that ended is started again, as systemd does. Default: 2s.
     #[serde(default = "default_restart")]
     pub restart: Span,
+    /// The site that the box belongs to; boxes of one site know each other's addresses and hold certificates of its authority. Default:
+    /// none, a box on its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,6 +120,9 @@ pub struct FleetSpec {
     #[serde(default = "default_fleet")]
     pub name: String,
     pub node: String,
+    /// Nodes that its connections turn to when theirs cannot be reached, in this order. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     pub devices: u32,
     /// One of the configuration's device types: the devices have names and metrics as it and its schema say. Default: none; then they are
     /// presses, ovens, conveyors and compressors with metrics of their own.

@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use millpond_actors::{config::Config, edge::Edge};
+use millpond_actors::config::Config;
+use millpond_cluster::node::Node as Program;
 use millpond_core::time::Span;
 use millpond_env::Env;
 use prometheus::{Registry, proto::MetricType};
@@ -13,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     floor::Doors,
+    tls::{self, Papers},
     world::{
         World,
         core::{HostId, Instant},
@@ -30,6 +32,10 @@ pub struct Node {
     pub cores: usize,
     /// After how long the program is started again when it ended by itself.
     pub restart: Span,
+    /// What it is enrolled with, when it belongs to a site.
+    pub papers: Option<Arc<Papers>>,
+    /// Disks that it has lost.
+    pub lost_disks: u32,
     life: Life,
     /// When its program was up: begin and end.
     pub up: Vec<(Instant, Instant)>,
@@ -75,7 +81,7 @@ impl Node {
         let admin = millpond_gateway::auth::Role::Admin;
         config.auth.users.push(millpond_gateway::auth::UserSettings::with_token(USER, token, admin));
         let life = Life::default();
-        Node { name, host, config, cores, restart, life, up: Vec::new(), failed_starts: BTreeMap::new() }
+        Node { name, host, config, cores, restart, papers: None, lost_disks: 0, life, up: Vec::new(), failed_starts: BTreeMap::new() }
     }
 
     pub fn doors(&self, token: &str) -> Doors {
@@ -98,7 +104,8 @@ impl Node {
         self.life = Life::default();
         self.life.lock().phase = Phase::Starting;
         let (life, config, cores) = (self.life.clone(), self.config.clone(), self.cores);
-        world.enter(self.host, || env.clone().spawn(live(env, life, config, cores)));
+        let papers = self.papers.clone().map(|papers| (papers, self.lost_disks));
+        world.enter(self.host, || env.clone().spawn(live(env, life, config, cores, papers)));
     }
 
     /// Asks the program to end in good order.
@@ -152,11 +159,18 @@ impl Life {
     }
 }
 
-async fn live(env: Env, life: Life, config: Config, cores: usize) {
-    let mut edge = match Edge::open(env, &config, cores).await {
-        Ok(edge) => edge,
+async fn live(env: Env, life: Life, config: Config, cores: usize, papers: Option<(Arc<Papers>, u32)>) {
+    if let Some((papers, lost_disks)) = papers
+        && let Err(error) = papers.install(env.disk.as_ref(), lost_disks)
+    {
+        return life.set(Phase::Ended(chain(&error)));
+    }
+    let provider = tls::provider(&env, "node");
+    let mut program = match Program::open(env, &config, cores, provider).await {
+        Ok(program) => program,
         Err(error) => return life.set(Phase::Ended(chain(&error))),
     };
+    let edge = &mut program.edge;
     let (stop, mut stopped) = oneshot::channel();
     {
         let mut state = life.lock();
@@ -173,7 +187,7 @@ async fn live(env: Env, life: Life, config: Config, cores: usize) {
     match why {
         Some(why) => life.set(Phase::Ended(why)),
         None => {
-            edge.close().await;
+            program.close().await;
             life.set(Phase::Stopped);
         }
     }

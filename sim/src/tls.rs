@@ -15,7 +15,7 @@ use rustls::crypto::{CryptoProvider, ring};
 
 use self::random::{Random, SeededX25519};
 
-pub use self::authority::Authority;
+pub use self::authority::{Authority, Papers};
 
 /// A crypto provider for one boot of a node, with TLS 1.3 only. A second one on the same node needs a `purpose` of its own.
 ///

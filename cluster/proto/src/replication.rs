@@ -103,7 +103,8 @@ pub struct FetchId(pub u64);
 pub enum Input {
     /// Who is alive, as membership sees it, this node included. Holders are chosen among them; a link is not needed for that.
     Members(Vec<Origin>),
-    /// The link to a peer is up, and its certificate says that it is the peer. What was known of the peer is forgotten.
+    /// The link to a peer is up, and its certificate says that it is the peer. What was known of the peer is forgotten. When a new
+    /// link takes the place of an old one there may be no [`Input::PeerDown`], but never one afterwards for the old link.
     PeerUp(Origin),
     /// The link is gone, and with it all fetches over it: they need not be ended one by one.
     PeerDown(Origin),
@@ -158,7 +159,8 @@ pub enum Effect {
     Keep(RunKey),
     /// Let go of the run that just arrived.
     Ignore(RunKey, Why),
-    /// This node's records up to here are on `replicas` other nodes, both tracks: acknowledgements that wait for the site may leave.
+    /// All records of this node from its start up to here are on `replicas` other nodes, both tracks: acknowledgements that wait for the
+    /// site may leave. What came before the start is not waited for; it is copied all the same.
     Confirmed { head: Seq },
     /// Others know more of this node than its journal: it was wiped, or an old disk came back. It must not go on under its present
     /// incarnation; the next is one above this.
@@ -199,6 +201,8 @@ pub struct Replication {
     copies: Copies,
     fetches: BTreeMap<FetchId, Fetching>,
     next_fetch: FetchId,
+    /// The head when this machine was made.
+    since: Seq,
     confirmed: Seq,
     superseded: Option<(Incarnation, Seq)>,
     /// Nothing is fetched before this, because the disk did not take what came.
@@ -217,7 +221,8 @@ impl Replication {
             copies: Copies::new(copies),
             fetches: BTreeMap::new(),
             next_fetch: FetchId(1),
-            confirmed: Seq(0),
+            since: head,
+            confirmed: head,
             superseded: None,
             rests_until: Moment(0),
         }
@@ -282,7 +287,7 @@ impl Replication {
         all.intersection(&asked).iter().collect()
     }
 
-    /// Own records up to here are on `replicas` other nodes.
+    /// The head of the last [`Effect::Confirmed`]; at first the head at the start.
     pub fn confirmed(&self) -> Seq {
         self.confirmed
     }

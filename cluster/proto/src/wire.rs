@@ -10,6 +10,8 @@
 //! Everything here comes from strangers until a certificate was checked, and from a peer that may be broken afterwards: decoding has
 //! bounds and never panics.
 
+use core::net::SocketAddr;
+
 use bytes::Bytes;
 use millpond_core::{
     ids::{Incarnation, Origin, Seq},
@@ -54,6 +56,8 @@ pub enum Message {
         sent_ns: u64,
         wall_ms: i64,
     },
+    /// Where the sender reaches others.
+    Peers(Vec<(Origin, SocketAddr)>),
     /// The sender goes down in good order.
     Bye,
 }

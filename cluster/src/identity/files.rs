@@ -131,6 +131,22 @@ pub(super) fn save_authority(
     save_members(disk, members)
 }
 
+/// Writes an identity that somebody else has made, for a node that has had `stores` stores so far. Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn install(
+    disk: &dyn Disk,
+    key: &Key,
+    certificate: &[u8],
+    authority: &[u8],
+    stores: Incarnation,
+) -> Result<(), IdentityError> {
+    save_node_key(disk, key)?;
+    let revoked = &read_revoked(disk)?;
+    save_membership(disk, &Membership { certificate, authority, revoked, incarnation: stores })
+}
+
 /// What is needed to certify others; `None` where the site was not founded. Blocks.
 ///
 /// # Errors

@@ -115,10 +115,6 @@ impl Copies {
         self.all.iter().filter_map(|(life, copy)| copy.open.as_ref().map(|(_, reader)| (*life, reader)))
     }
 
-    pub fn replica(&self, life: Life) -> Option<Arc<Mutex<Replica>>> {
-        self.all.get(&life)?.open.as_ref().map(|(replica, _)| replica.clone())
-    }
-
     pub fn reader(&self, life: Life) -> Option<&Reader> {
         self.all.get(&life)?.open.as_ref().map(|(_, reader)| reader)
     }

@@ -36,10 +36,6 @@ impl Homes {
         Home { device: device.to_owned(), moves }
     }
 
-    pub fn len(&self) -> usize {
-        self.by_device.len()
-    }
-
     pub fn iter(&self) -> impl Iterator<Item = (&str, Origin)> {
         self.by_device.iter().map(|(device, (_, origin))| (device.as_str(), *origin))
     }

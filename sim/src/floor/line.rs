@@ -26,7 +26,8 @@ pub(super) struct Line {
     pub env: Env,
     pub floor: Floor,
     pub spec: FleetSpec,
-    pub doors: Doors,
+    /// Where it goes first, and where it goes when that cannot be reached. Never empty.
+    pub doors: Vec<Doors>,
     pub number: usize,
     pub queue: Arc<Queue>,
 }
@@ -45,10 +46,10 @@ impl Line {
     async fn run_mqtt(self) {
         let mut rng = self.env.rng(&format!("line/{}/{}", self.spec.name, self.number));
         let options = Options {
-            host: self.doors.host.clone(),
-            port: self.doors.mqtt,
+            host: self.doors[0].host.clone(),
+            port: self.doors[0].mqtt,
             client_id: format!("{}-{}", self.spec.name, self.number),
-            login: Some(("rehearsal".to_owned(), self.doors.token.clone())),
+            login: Some(("rehearsal".to_owned(), self.doors[0].token.clone())),
             in_flight: self.spec.in_flight,
         };
         let mut backoff = Backoff::new(&mut rng);
@@ -59,7 +60,7 @@ impl Line {
             }
         };
         let mut flying: BTreeMap<u64, Content> = BTreeMap::new();
-        let mut tag = 0;
+        let (mut tag, mut at) = (0, 0);
         loop {
             let error = self.publish(&mut connection, &mut flying, &mut tag).await;
             self.floor.with_witness(|witness| {
@@ -68,7 +69,12 @@ impl Line {
             });
             let mut backoff = Backoff::new(&mut rng);
             while connection.reopen(&self.env).await.is_err() {
-                backoff.wait(&self.env, &mut rng).await;
+                at = (at + 1) % self.doors.len();
+                connection.turn_to(&self.doors[at].host, self.doors[at].mqtt);
+                // Who has tried all waits before it tries them again.
+                if at == 0 {
+                    backoff.wait(&self.env, &mut rng).await;
+                }
             }
         }
     }
@@ -158,8 +164,8 @@ impl Line {
 
     async fn run_http(self) {
         let mut rng = self.env.rng(&format!("line/{}/{}", self.spec.name, self.number));
-        let url = format!("http://{}:{}", self.doors.host, self.doors.http);
-        let Ok(client) = HttpClient::new(self.env.clone(), &url, Some(&self.doors.token)) else { return };
+        let url = format!("http://{}:{}", self.doors[0].host, self.doors[0].http);
+        let Ok(client) = HttpClient::new(self.env.clone(), &url, Some(&self.doors[0].token)) else { return };
         loop {
             self.queue.more.notified().await;
             if self.spec.gather.0 > 0 {

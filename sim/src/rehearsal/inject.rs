@@ -40,6 +40,7 @@ impl Rehearsal {
                 let Some(at) = at else { return };
                 self.downtime.insert(at, down.0);
                 self.power_off(at);
+                self.nodes[at].lost_disks += 1;
                 if let Some(disk) = self.world.disk(host) {
                     disk.wipe();
                 }

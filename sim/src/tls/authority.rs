@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use millpond_cluster::{
-    identity::{self, Key, NodeIdentity, Order},
+    identity::{self, IdentityError, Key, NodeIdentity, Order},
     quic::Identity,
 };
 use millpond_core::ids::{Incarnation, Origin};
+use millpond_env::Disk;
 
 use crate::world::{clock::EPOCH, core::seed_of};
 
@@ -32,6 +33,12 @@ impl Authority {
         self.node_as(self.origin(name), name)
     }
 
+    /// The same as files on the box.
+    pub fn papers(&self, name: &str) -> Arc<Papers> {
+        let key = Key::new(seed_of(self.seed, &format!("certificate/{name}")));
+        Arc::new(Papers { key, identity: self.node(name) })
+    }
+
     /// The origin that `name` gets.
     pub fn origin(&self, name: &str) -> Origin {
         let mut origin = [0; 16];
@@ -50,5 +57,26 @@ impl Authority {
         let authority = self.authority.certificate().clone();
         let identity = NodeIdentity::new(certificate, &key, authority, Incarnation(1));
         Arc::new(identity.expect("what an authority issues is sound"))
+    }
+}
+
+/// What makes a box one of a site: a key, a certificate for it, and the authority's.
+#[derive(Debug)]
+pub struct Papers {
+    key: Key,
+    identity: Arc<NodeIdentity>,
+}
+
+impl Papers {
+    /// Enrols a box that has none; one that has lost its disk comes back as the same node with another store.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn install(&self, disk: &dyn Disk, lost_disks: u32) -> Result<(), IdentityError> {
+        if NodeIdentity::load(disk).is_ok_and(|there| there.is_some()) {
+            return Ok(());
+        }
+        let [certificate, authority] = &self.identity.chain[..] else { return Ok(()) };
+        identity::files::install(disk, &self.key, certificate, authority, Incarnation(lost_disks))
     }
 }

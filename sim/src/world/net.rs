@@ -262,6 +262,13 @@ impl Net for HostNet {
         Ok(Arc::new(datagram::bind(&self.shared, self.place, addr)?))
     }
 
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        let mut state = self.shared.state();
+        let named = state.host_named(self.place.host, host).map(|id| state.machine(id).address);
+        let address = host.parse().ok().or(named).ok_or(io::ErrorKind::NotFound)?;
+        Ok(vec![SocketAddr::new(address, port)])
+    }
+
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>> {
         Ok(Box::new(dial::connect(&self.shared, self.place, host, port).await?))
     }

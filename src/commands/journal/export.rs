@@ -125,6 +125,7 @@ impl Lines<'_> {
             RecordKind::Panes => self.each(record::decode::<Vec<Pane>>(record.payload)?)?,
             RecordKind::Alerts => self.each(record::decode::<Vec<Alert>>(record.payload)?)?,
             RecordKind::Late => self.each(record::decode::<Vec<LateEvent>>(record.payload)?)?,
+            RecordKind::Homes => self.each(record::decode::<Vec<record::Home>>(record.payload)?)?,
             RecordKind::DropRange => {
                 self.each(vec![record::DropRange::decode(record.payload)?])?;
             }

@@ -85,6 +85,11 @@ impl Connection {
         Ok(())
     }
 
+    /// The next [`reopen`](Self::reopen) goes to another server, with the same session.
+    pub fn turn_to(&mut self, host: &str, port: u16) {
+        (self.options.host, self.options.port) = (host.to_owned(), port);
+    }
+
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
     }

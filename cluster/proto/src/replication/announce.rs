@@ -15,7 +15,8 @@ impl Replication {
         let me = self.settings.me;
         let own = Track::ALL.map(|track| (me, track));
         let copies = self.copies.iter().map(|(key, _)| *key);
-        let held: Vec<Held> = own.into_iter().chain(copies).filter_map(|(life, track)| self.held(life, track)).collect();
+        let held: Vec<Held> =
+            own.into_iter().chain(copies).filter_map(|(life, track)| self.held(life, track)).collect();
         if let Some(peer) = self.peers.get_mut(&to) {
             peer.changed.clear();
             peer.announce_all_at = now.after_ms(ANNOUNCE_ALL_MS);
@@ -69,7 +70,9 @@ impl Replication {
             if life.origin == self.settings.me.origin {
                 let last = held.ranges.last().map_or(0, |(_, last)| *last);
                 let covered = &peer.held[&(life, track)].covered;
-                peer.pushes[track as usize].unacknowledged.retain(|(a, b)| life != self.settings.me || !covered.covers(*a, *b));
+                peer.pushes[track as usize]
+                    .unacknowledged
+                    .retain(|(a, b)| life != self.settings.me || !covered.covers(*a, *b));
                 self.known_of_me(life.incarnation, last, effects);
             }
         }

@@ -1,4 +1,7 @@
 //! How far this node's records are safe with others.
+//!
+//! Nobody waits for records of an earlier run of the process, and those may be many: only what was committed since the start counts, so
+//! that a backlog does not hold up fresh acknowledgements.
 
 use millpond_core::{
     ids::{Incarnation, Seq},
@@ -24,13 +27,15 @@ impl Replication {
             ends.sort_unstable_by(|a, b| b.cmp(a));
             ends.get(nth).copied().unwrap_or(0)
         });
-        Seq(tracks.min().unwrap_or(0))
+        Seq(tracks.min().unwrap_or(0)).max(self.since)
     }
 
-    /// Up to where one peer has all of a track of this node.
+    /// Up to where one peer has all of a track that this node wrote since it started.
     pub(super) fn confirmed_end(&self, peer: &super::Peer, track: Track) -> u64 {
         let heard = peer.held.get(&(self.settings.me, track));
-        let end = heard.map_or(0, |heard| heard.covered.prefix_end());
+        // What the peer had to give up since is not waited for: it holds nothing that is older.
+        let from = self.since.0.max(heard.map_or(0, |heard| heard.floor));
+        let end = heard.and_then(|heard| heard.covered.range_of(from + 1)).map_or(from, |(_, end)| end);
         // Behind the track's last record there is nothing that could be missing.
         if end >= self.last[track as usize].0 { self.head.0 } else { end.min(self.head.0) }
     }

@@ -28,6 +28,7 @@ pub(super) struct Peer {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heard {
     pub covered: RangeSet,
+    pub floor: u64,
     /// What can be fetched from it: without what it gave up, or turned out not to have.
     pub offered: RangeSet,
 }
@@ -112,7 +113,7 @@ impl Peer {
                 first => *first = Some(Settled::new(last, now)),
             }
         }
-        self.held.insert(key, Heard { covered, offered });
+        self.held.insert(key, Heard { covered, floor: held.floor, offered });
         Some(key)
     }
 

@@ -20,7 +20,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => node.clone().prop_map(|at| Step::Start { at }),
         1 => node.clone().prop_map(|at| Step::Wipe { at }),
         1 => (node.clone(), node.clone(), track).prop_map(|(at, of, track)| Step::Drop { at, of, track }),
-        1 => (node.clone(), node.clone(), node).prop_map(|(at, of, to)| Step::Forge { at, of, to }),
+        2 => (node.clone(), node.clone(), node).prop_map(|(at, of, to)| Step::Forge { at, of, to }),
     ]
 }
 
@@ -72,7 +72,7 @@ fn failures(bug: Option<Bug>, runs: usize) -> (Vec<String>, Seen) {
 fn the_runs_are_not_quiet() {
     let (wrong, seen) = failures(None, 40);
     assert_eq!(wrong, [] as [String; 0]);
-    assert!(seen.fetches > 400 && seen.kept_live > 400 && seen.confirmed > 100 && seen.ignored > 40, "{seen:?}");
+    assert!(seen.fetches > 400 && seen.kept_live > 400 && seen.confirmed > 100 && seen.ignored > 10, "{seen:?}");
 }
 
 #[test]

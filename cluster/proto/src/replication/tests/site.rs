@@ -43,6 +43,8 @@ struct Node {
     boot: u64,
     down_since: u64,
     fetches: BTreeMap<FetchId, (Origin, RunKey)>,
+    /// The head at the start, and what was confirmed since.
+    since: u64,
     confirmed: u64,
 }
 
@@ -70,18 +72,43 @@ enum Event {
 /// What a test does to the site.
 #[derive(Clone, Debug)]
 pub enum Step {
-    Write { at: usize, records: Vec<bool> },
-    Wait { ms: u64 },
-    Cut { a: usize, b: usize },
-    Mend { a: usize, b: usize },
-    Crash { at: usize },
-    Start { at: usize },
+    Write {
+        at: usize,
+        records: Vec<bool>,
+    },
+    Wait {
+        ms: u64,
+    },
+    Cut {
+        a: usize,
+        b: usize,
+    },
+    Mend {
+        a: usize,
+        b: usize,
+    },
+    Crash {
+        at: usize,
+    },
+    Start {
+        at: usize,
+    },
     /// Its disk is replaced while it is down.
-    Wipe { at: usize },
+    Wipe {
+        at: usize,
+    },
     /// Retention gives up the older half of a copy.
-    Drop { at: usize, of: usize, track: Track },
+    Drop {
+        at: usize,
+        of: usize,
+        track: Track,
+    },
     /// Says that it has live records of somebody else.
-    Forge { at: usize, of: usize, to: usize },
+    Forge {
+        at: usize,
+        of: usize,
+        to: usize,
+    },
 }
 
 #[derive(Debug)]
@@ -90,6 +117,8 @@ pub struct Site {
     /// Number of the link between two nodes while it is up.
     links: BTreeMap<(usize, usize), u64>,
     cuts: BTreeSet<(usize, usize)>,
+    /// When a link went down: both ends know before it comes up again.
+    parted: BTreeMap<(usize, usize), u64>,
     events: BTreeMap<(u64, u64), Event>,
     written: BTreeMap<Life, Vec<Track>>,
     now_ms: u64,
@@ -120,6 +149,7 @@ impl Site {
             nodes: (0..nodes).map(|_| Node { incarnation: 1, ..Node::default() }).collect(),
             links: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            parted: BTreeMap::new(),
             events: BTreeMap::new(),
             written: BTreeMap::new(),
             now_ms: 0,
@@ -168,7 +198,8 @@ impl Site {
             Step::Forge { at, of, to } => {
                 let (at, of, to) = (at % n, of % n, to % n);
                 let first = self.nodes[of].journal.len() as u64 + 1;
-                let run = RunKey { life: self.life(of), track: Track::Results, first: Seq(first), last: Seq(first + 1) };
+                let run =
+                    RunKey { life: self.life(of), track: Track::Results, first: Seq(first), last: Seq(first + 1) };
                 if at != of && of != to && at != to && self.nodes[at].machine.is_some() {
                     self.send(at, to, Message::Live(run, vec![(first, 666)]));
                 }
@@ -237,6 +268,7 @@ impl Site {
             })
         });
         let (head, last) = ends(&node.journal);
+        (node.since, node.confirmed) = (head.0, head.0);
         node.machine = Some(Replication::new(Settings { me, replicas: REPLICAS }, head, last, copies));
         self.join();
         self.after(300, Event::Members);
@@ -247,7 +279,6 @@ impl Site {
             self.nodes[at].boot += 1;
             self.nodes[at].down_since = self.now_ms;
             self.nodes[at].fetches.clear();
-            self.nodes[at].confirmed = 0;
             (0..self.nodes.len()).for_each(|peer| self.part(at, peer));
             self.after(300, Event::Members);
         }
@@ -255,6 +286,7 @@ impl Site {
 
     fn part(&mut self, a: usize, b: usize) {
         if self.links.remove(&pair(a, b)).is_some() {
+            self.parted.insert(pair(a, b), self.now_ms);
             for (at, peer) in [(a, b), (b, a)] {
                 let (boot, delay) = (self.nodes[at].boot, self.dice(300));
                 self.after(delay, Event::Down { at, boot, peer });
@@ -335,6 +367,9 @@ impl Site {
                 }
                 self.store(at, run, records)?;
                 self.tell(at, Input::Persisted(run))?;
+            }
+            Event::Up { a, b, link } if self.parted.get(&(a, b)).is_some_and(|at| at + 300 >= self.now_ms) => {
+                self.after(500, Event::Up { a, b, link });
             }
             Event::Up { a, b, link } if self.is_joined(a, b) && !self.links.contains_key(&(a, b)) => {
                 self.links.insert((a, b), link);
@@ -492,11 +527,16 @@ impl Site {
 
     fn check_fetch(&self, at: usize, run: RunKey) -> Verdict {
         let same = |of: &RunKey| (of.life, of.track) == (run.life, run.track);
-        let twice = self.nodes[at].fetches.values().any(|(_, of)| same(of) && of.first <= run.last && run.first <= of.last);
+        let twice =
+            self.nodes[at].fetches.values().any(|(_, of)| same(of) && of.first <= run.last && run.first <= of.last);
         let here = self.nodes[at].copies.get(&run.life).map(|copy| &copy.covered[run.track as usize]);
         let here = here.is_some_and(|covered| covered.gaps(run.first.0, run.last.0) != [(run.first.0, run.last.0)]);
         let own = run.life.origin == node(at);
-        if twice || here || own { Err(format!("node {at} fetches {run:?}: twice {twice}, here {here}")) } else { Ok(()) }
+        if twice || here || own {
+            Err(format!("node {at} fetches {run:?}: twice {twice}, here {here}"))
+        } else {
+            Ok(())
+        }
     }
 
     fn check_confirmed(&mut self, at: usize, head: Seq) -> Verdict {
@@ -506,8 +546,10 @@ impl Site {
             return Err(format!("node {at} confirms {head:?} after {}", self.nodes[at].confirmed));
         }
         self.nodes[at].confirmed = head.0;
-        for (seq, track) in (1..=head.0).zip(&self.nodes[at].journal) {
-            let holds = |copy: &DiskCopy| copy.covered[*track as usize].contains(seq);
+        for (seq, track) in (1..=head.0).zip(&self.nodes[at].journal).skip(self.nodes[at].since as usize) {
+            // Or had it, or would give it up at once.
+            let holds =
+                |copy: &DiskCopy| copy.covered[*track as usize].contains(seq) || seq <= copy.floors[*track as usize];
             let copies = self.nodes.iter().filter(|node| node.copies.get(&life).is_some_and(holds)).count();
             if copies < REPLICAS {
                 return Err(format!("node {at} confirms {head:?}, but {copies} others hold {seq}"));
@@ -545,7 +587,9 @@ impl Site {
                         let end = (first..=last).rev().find(|seq| written[*seq as usize - 1] == track).unwrap_or(0);
                         let gaps = known.gaps(first, end);
                         if !gaps.is_empty() {
-                            return Err(format!("node {at} lacks {gaps:?} of {life:?} {track:?}, others have {there:?}"));
+                            return Err(format!(
+                                "node {at} lacks {gaps:?} of {life:?} {track:?}, others have {there:?}"
+                            ));
                         }
                     }
                 }

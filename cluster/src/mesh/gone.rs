@@ -1,0 +1,142 @@
+//! Where devices are at home, and what becomes of the windows and devices of nodes that are gone.
+
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
+
+use millpond_actors::adopt::{self, Adopted};
+use millpond_core::{
+    ids::{Origin, Seq},
+    record::{self, Class, Home, RecordKind, Track},
+};
+use millpond_proto::{replication::Life, wire::Run};
+use millpond_store::{ReadError, Reader};
+
+use super::{Arrival, MeshMsg, adoption, state::State};
+
+impl State {
+    pub(super) fn own_homes(&mut self) -> Result<(), ReadError> {
+        let mut found = Vec::new();
+        self.node.reader.scan(Class::State, Seq(1), |row| {
+            found.extend(homes_in(row.kind, row.payload));
+            ControlFlow::Continue(())
+        })?;
+        for home in found {
+            self.homes.learn(self.me, home);
+        }
+        Ok(())
+    }
+
+    pub(super) fn homes_of(&mut self, life: Life, reader: &Reader) {
+        let origin = life.origin;
+        let mut found = Vec::new();
+        let read = reader.scan(Class::State, Seq(1), |row| {
+            found.extend(homes_in(row.kind, row.payload));
+            ControlFlow::Continue(())
+        });
+        if let Err(error) = read {
+            tracing::warn!(%origin, %error, "the homes of devices could not be read");
+        }
+        self.move_homes(origin, found);
+    }
+
+    pub(super) fn learn_homes(&mut self, run: &Run) {
+        let found: Vec<Home> =
+            run.records.iter().flat_map(|record| homes_in(record.kind, &record.payload)).collect();
+        self.move_homes(run.origin, found);
+    }
+
+    pub(super) fn move_homes(&mut self, origin: Origin, homes: Vec<Home>) {
+        let mut moved = Vec::new();
+        for home in homes {
+            moved.extend(self.homes.learn(origin, home).map(str::to_owned));
+        }
+        if !moved.is_empty() && origin != self.me {
+            (self.node.release)(&moved);
+        }
+    }
+
+    pub(super) fn arrive(&mut self, devices: &[String]) -> Arrival {
+        let mut arrival = Arrival { homes: Vec::new(), known: Vec::new(), ask: Vec::new() };
+        let mut elsewhere: BTreeMap<Origin, Vec<String>> = BTreeMap::new();
+        for device in devices {
+            arrival.homes.push(self.homes.arrive(device, self.me));
+            if let Some(home) = self.homes.of(device).filter(|home| *home != self.me) {
+                elsewhere.entry(home).or_default().push(device.clone());
+            }
+        }
+        for (origin, devices) in elsewhere {
+            if let Some(peer) = self.peers.get(&origin).filter(|_| !self.is_gone(origin)) {
+                arrival.ask.push((origin, devices, Some(peer.link.clone())));
+                continue;
+            }
+            let adopted: Vec<_> = self.lives_of(origin).iter().filter_map(|life| self.adoptions.of(*life)).cloned().collect();
+            if adopted.is_empty() {
+                let holder = self.replication.holders(origin).into_iter().find_map(|peer| self.peers.get(&peer));
+                arrival.ask.push((origin, devices, holder.map(|peer| peer.link.clone())));
+                continue;
+            }
+            for device in &devices {
+                arrival.known.extend(adopted.iter().filter_map(|adopted| adopted.devices.get(device)).cloned());
+            }
+        }
+        arrival
+    }
+
+    /// The lives of an origin of which there are events here, the last one last.
+    pub(super) fn lives_of(&self, origin: Origin) -> Vec<Life> {
+        let held = self.held.iter().filter(|((life, track), held)| {
+            life.origin == origin && *track == Track::Raw && held.0 > 0
+        });
+        held.map(|((life, _), _)| *life).collect()
+    }
+
+    /// Recovers the windows of nodes that are gone, from the copies that are held here, and again when more of their records come.
+    pub(super) fn adopt(&mut self) {
+        let gone: Vec<Origin> = self.membership.members().map(|(member, _)| member.origin).collect();
+        let gone = gone.into_iter().filter(|origin| self.is_gone(*origin));
+        let lives: Vec<Life> = gone.flat_map(|origin| self.lives_of(origin)).collect();
+        for life in lives {
+            let head = self.held.get(&(life, Track::Raw)).copied().unwrap_or_default();
+            let Some(reader) = self.copies.reader(life).cloned() else { continue };
+            if !self.adoptions.begin(life, head) {
+                continue;
+            }
+            let (env, settings, actor) = (self.env.clone(), self.settings.clone(), self.actor.clone());
+            self.env.spawn(async move {
+                let adopted = adoption::recover(&env, settings, reader, life).await;
+                let _ = actor.cast(MeshMsg::Adopted { life, head, adopted });
+            });
+        }
+    }
+
+    pub(super) fn adopted(&mut self, life: Life, head: Seq, adopted: Option<Arc<Adopted>>) {
+        self.adoptions.done(life, head, adopted);
+        // All holders know the devices; the first one speaks.
+        let speaks = self.replication.holders(life.origin).first() == Some(&self.me);
+        if !speaks || !self.is_gone(life.origin) {
+            return;
+        }
+        let panes = self.adoptions.unsaid(life);
+        if panes.is_empty() {
+            return;
+        }
+        tracing::info!(of = %life.origin.short(), panes = panes.len(), "the windows of a node that is gone go on here");
+        self.metrics.adopted_panes.inc_by(panes.len() as u64);
+        let (writer, records) = (self.node.writer.clone(), adopt::records(&panes));
+        self.env.spawn(async move {
+            writer.write(Class::Pane, records, Vec::new()).await;
+        });
+    }
+
+    pub(super) fn returned(&mut self, origin: Origin) {
+        for life in self.lives_of(origin) {
+            self.adoptions.end(life);
+        }
+    }
+}
+
+fn homes_in(kind: RecordKind, payload: &[u8]) -> Vec<Home> {
+    if kind != RecordKind::Homes {
+        return Vec::new();
+    }
+    record::decode(payload).unwrap_or_default()
+}
