@@ -53,6 +53,8 @@ enum Command {
     #[command(name = "deadletter")]
     DeadLetter(commands::dead_letter::Args),
     Journal(commands::journal::Args),
+    Site(commands::site::Args),
+    Node(commands::node::Args),
     HashPassword(commands::secrets::HashPassword),
     Token(commands::secrets::Token),
     Explain(commands::explain::Args),
@@ -77,6 +79,8 @@ impl Cli {
             Command::Tap(args) => commands::tap::run(args).await,
             Command::DeadLetter(args) => commands::dead_letter::run(args).await,
             Command::Journal(args) => commands::journal::run(args).await,
+            Command::Site(args) => commands::site::run(args).await,
+            Command::Node(args) => commands::node::run(args).await,
             Command::HashPassword(args) => commands::secrets::hash_password(args).await,
             Command::Token(args) => commands::secrets::token(args).await,
             Command::Explain(args) => commands::explain::run(args).await,

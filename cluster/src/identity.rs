@@ -13,29 +13,39 @@ mod enrolment;
 pub mod files;
 mod key;
 mod pem;
+#[cfg(test)]
+mod tests;
 mod token;
+mod trusted;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use millpond_core::{
     ids::{Incarnation, Origin},
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 use rustls::{
     RootCertStore,
+    crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer},
 };
 
 pub use self::{
     authority::{Authority, Order, VALID},
-    certificate::{BadCertificate, Subject, fingerprint},
-    desk::{Desk, EnrolError, Newcomer, accept, found, invite, renew},
+    certificate::{BadCertificate, Subject, fingerprint, read_origin},
+    desk::{Desk, EnrolError, Newcomer, accept, found, invite, renew, renew_founder},
     enrolment::{Answer, Ask, Effect, Enrolment, Member, NAME_BYTES_MAX, Refusal, is_name},
     files::IdentityError,
     key::Key,
-    token::{BadToken, Token},
+    token::{ADDRESSES_MAX, BadToken, Token},
+    trusted::{Trusted, is_file_name, load_trusted, save_trusted},
 };
 use crate::quic::Identity;
+
+/// The cryptography of the real world. A simulation brings one whose random numbers come from its seed.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
 
 /// Who this node is, whom it believes and whom no more.
 #[derive(Debug)]
@@ -85,6 +95,16 @@ impl NodeIdentity {
             revoked: BTreeSet::new(),
             founder: false,
         })
+    }
+
+    /// From when on it is time for another certificate: the last third of this one's life.
+    pub fn renew_at(&self) -> Timestamp {
+        self.expires.saturating_sub(Span(VALID.0 / 3))
+    }
+
+    /// SHA-256 of the certificate of the site's authority.
+    pub fn authority(&self) -> [u8; 32] {
+        self.chain.last().map(|authority| fingerprint(authority)).unwrap_or_default()
     }
 
     pub fn tls(&self) -> Identity {

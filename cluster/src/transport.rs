@@ -363,11 +363,11 @@ impl Shared {
         }
         let closed = tokio::select! {
             biased;
-            closed = link.connection().closed() => closed,
+            closed = link.connection().closed() => closed.to_string(),
             () = link.retired().cancelled() => {
                 let closed = self.env.timeout(LINGER, link.connection().closed()).await;
                 link.end(DUPLICATE, "another connection took over");
-                closed.unwrap_or(quinn::ConnectionError::LocallyClosed)
+                closed.map_or_else(|_| "another connection took over".to_owned(), |closed| closed.to_string())
             }
         };
         {
@@ -377,6 +377,6 @@ impl Shared {
                 link.lanes().close();
             }
         }
-        let _ = self.tell(Event::Closed { peer: link.peer(), link: link.id(), why: closed.to_string() }).await;
+        let _ = self.tell(Event::Closed { peer: link.peer(), link: link.id(), why: closed }).await;
     }
 }

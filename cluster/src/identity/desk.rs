@@ -8,7 +8,7 @@ use millpond_core::{
     record,
     time::Timestamp,
 };
-use millpond_env::{Disk, Env};
+use millpond_env::{Disk, Env, StdRng};
 use rand::Rng;
 use rustls::{
     RootCertStore,
@@ -114,21 +114,22 @@ pub fn found(env: &Env, site: &str, newcomer: &Newcomer) -> Result<NodeIdentity,
     NodeIdentity::load(disk)?.ok_or(IdentityError::Missing { path: "identity/node.crt" })
 }
 
-/// Makes an invitation to the site that was founded here, and keeps what the running node needs to know of it. Blocks.
+/// Makes an invitation to the site that was founded here, and keeps what the running node needs to know of it. The secret is drawn from
+/// `rng`. Blocks.
 ///
 /// # Errors
 /// When the disk refuses.
 pub fn invite(
     env: &Env,
+    rng: &mut StdRng,
     identity: &NodeIdentity,
     addrs: Vec<SocketAddr>,
     expires: Timestamp,
 ) -> Result<Token, IdentityError> {
     let mut secret = [0; 16];
-    env.rng("invitation").fill_bytes(&mut secret);
-    let authority = identity.chain.last().map(|authority| fingerprint(authority)).unwrap_or_default();
+    rng.fill_bytes(&mut secret);
     files::save_invitation(env.disk.as_ref(), &hash_secret(&secret), expires)?;
-    Ok(Token { addrs, authority, secret, expires_ms: expires.as_millis() })
+    Ok(Token { addrs, authority: identity.authority(), secret, expires_ms: expires.as_millis() })
 }
 
 /// Becomes a member of the site of an invitation. The key is made and kept before the question leaves: who asks again after a lost answer
@@ -188,6 +189,22 @@ pub async fn renew(
     let welcome = check(env, provider, &answer, authority, identity.origin, &key)?;
     blocking(env, move |env| files::save_certificate(env.disk.as_ref(), &welcome.certificate)).await?;
     load(env).await
+}
+
+/// Renews the certificate of the node at which the site was founded, which needs nobody for it. Blocks.
+///
+/// # Errors
+/// When the site was not founded here, or the disk refuses.
+pub fn renew_founder(env: &Env) -> Result<NodeIdentity, IdentityError> {
+    let disk = env.disk.as_ref();
+    let missing = |path| move || IdentityError::Missing { path };
+    let enrolment = files::load_enrolment(disk)?.ok_or_else(missing("identity/authority.key"))?;
+    let identity = NodeIdentity::load(disk)?.ok_or_else(missing("identity/node.crt"))?;
+    let key = files::load_node_key(disk)?.ok_or_else(missing("identity/node.key"))?;
+    let (origin, node) = (identity.origin, identity.node.as_str());
+    let order = Order { origin, node, public_key: key.public(), now: env.wall() };
+    files::save_certificate(disk, &enrolment.authority.issue(&order))?;
+    NodeIdentity::load(disk)?.ok_or_else(missing("identity/node.crt"))
 }
 
 struct Welcome {

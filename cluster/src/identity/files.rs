@@ -65,11 +65,11 @@ pub enum IdentityError {
     Exists { site: String },
 }
 
-fn failed(path: &'static str) -> impl Fn(io::Error) -> IdentityError {
+pub(super) fn failed(path: &'static str) -> impl Fn(io::Error) -> IdentityError {
     move |error| IdentityError::Disk { path, error }
 }
 
-fn damaged(path: &'static str, why: impl Into<String>) -> IdentityError {
+pub(super) fn damaged(path: &'static str, why: impl Into<String>) -> IdentityError {
     IdentityError::Damaged { path, why: why.into() }
 }
 

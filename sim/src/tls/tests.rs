@@ -11,6 +11,7 @@ use millpond_core::time::Span;
 use millpond_env::Env;
 use quinn::{Connection, Endpoint, TransportConfig};
 
+mod joins;
 mod links;
 
 use super::{Authority, provider};

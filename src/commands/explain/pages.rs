@@ -50,4 +50,9 @@ pub const PAGES: &[(&str, &str)] = &[
     ("MP0405", include_str!("../../../docs/errors/MP0405.md")),
     ("MP0501", include_str!("../../../docs/errors/MP0501.md")),
     ("MP0502", include_str!("../../../docs/errors/MP0502.md")),
+    ("MP0601", include_str!("../../../docs/errors/MP0601.md")),
+    ("MP0602", include_str!("../../../docs/errors/MP0602.md")),
+    ("MP0603", include_str!("../../../docs/errors/MP0603.md")),
+    ("MP0604", include_str!("../../../docs/errors/MP0604.md")),
+    ("MP0605", include_str!("../../../docs/errors/MP0605.md")),
 ];
