@@ -1,6 +1,7 @@
 //! Whole runs.
 
 mod planted;
+mod site;
 
 use std::sync::Arc;
 

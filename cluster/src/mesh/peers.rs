@@ -9,7 +9,6 @@ use millpond_actors::config::Config;
 use millpond_core::{
     ids::Origin,
     record::{self, Class},
-    time::Span,
 };
 use millpond_env::Mono;
 use millpond_proto::{

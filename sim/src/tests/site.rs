@@ -1,0 +1,70 @@
+//! Boxes of a site find each other, copy records, and go on for each other.
+
+use super::run;
+
+/// Three boxes, two fleets that turn to other boxes when theirs is gone; what befalls them stands for `FAULTS`.
+const SITE: &str = r#"
+name = "site"
+about = "Three boxes of a site."
+duration = "60s"
+settle = "40s"
+watch = "5s"
+SCENARIO
+NODES
+
+[[fleet]]
+name = "a"
+node = "north"
+others = ["south", "west"]
+devices = 4
+every = "500ms"
+
+[[fleet]]
+name = "b"
+node = "south"
+others = ["west", "north"]
+devices = 4
+every = "500ms"
+FAULTS
+"#;
+
+const NODE: &str = r#"
+[[node]]
+name = "NAME"
+site = "mill"
+
+[node.config]
+site = { replicas = 1, ack = "ACK" }
+checkpoint.every = "5s"
+
+[[node.config.windows]]
+name = "ten"
+kind = "tumbling"
+size = "10s"
+bound = "1s"
+lateness = "10m"
+aggregates = ["count", "sum", "mean"]
+"#;
+
+fn site(ack: &str, scenario: &str, faults: &str) -> String {
+    let nodes: String = ["north", "south", "west"].map(|name| NODE.replace("NAME", name).replace("ACK", ack)).concat();
+    SITE.replace("SCENARIO", scenario).replace("NODES", &nodes).replace("FAULTS", faults)
+}
+
+#[test]
+fn three_boxes_become_a_site() {
+    let outcome = run(&site("site", "", ""), 1);
+    for node in &outcome.evidence.nodes {
+        let last = node.samples.last().expect("it was watched");
+        let of = |name: &str| last.metrics.iter().filter(|(key, _)| key.starts_with(name)).collect::<Vec<_>>();
+        println!("{}: {:?}", node.name, of("millpond_site"));
+        println!("{:?}", node.failed_starts);
+    }
+    println!("{:#?}", outcome.report.counts);
+    assert!(outcome.report.kept(), "{:#?}", outcome.report.broken);
+    for node in &outcome.evidence.nodes {
+        let last = node.samples.last().expect("it was watched");
+        assert_eq!(last.metrics.get("millpond_site_members"), Some(&3.0), "{}", node.name);
+        assert_eq!(last.metrics.get("millpond_site_links"), Some(&2.0), "{}", node.name);
+    }
+}
