@@ -49,7 +49,7 @@ mod read;
 mod said;
 #[cfg(test)]
 mod tests;
-mod tree;
+pub(crate) mod tree;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,11 @@
+//! What the nodes of a site agree on, without a network or a clock: plain machines that take time and input and return effects.
+
 pub mod documents;
 pub mod membership;
 pub mod placement;
 pub mod ranges;
 pub mod replication;
+pub mod twin;
 pub mod wire;
 
 mod now;

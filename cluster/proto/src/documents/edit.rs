@@ -70,9 +70,7 @@ impl Documents {
 
     /// Merges a patch (RFC 7396) into what a device should be. It need not be registered, but must not have been deleted.
     pub fn set_desired(&mut self, now: Now, wall_ms: i64, device: &str, patch: &Json) -> Result<(), Refused> {
-        if !patch.is_object() {
-            return Err(Refused::NotAnObject);
-        }
+        let Json::Object(patch) = patch else { return Err(Refused::NotAnObject) };
         check_name(device)?;
         let life = match self.life(device) {
             Life::Unknown => 1,

@@ -10,9 +10,15 @@ use serde_json::{Map, Value as Json};
 use super::name::{segment, unsegment};
 
 /// What has to be written so that `patch`, as in RFC 7396, is applied to the leaves at and below `prefix`: (key, JSON or removed).
-pub fn merge(leaves: &BTreeMap<String, &str>, prefix: &str, patch: &Json) -> Vec<(String, Option<String>)> {
+pub fn merge(
+    leaves: &BTreeMap<String, &str>,
+    prefix: &str,
+    patch: &Map<String, Json>,
+) -> Vec<(String, Option<String>)> {
     let mut writes = Vec::new();
-    merge_at(leaves, prefix, patch, &mut writes);
+    for (name, value) in patch {
+        merge_at(leaves, &format!("{prefix}/{}", segment(name)), value, &mut writes);
+    }
     writes
 }
 
@@ -45,7 +51,7 @@ pub fn object<'a>(leaves: impl Iterator<Item = (&'a str, &'a str)>) -> Json {
             }
             at = at.as_object_mut().expect("made one").entry(unsegment(part)).or_insert(Json::Null);
         }
-        // What is below a key may have come before it: `a!/b` sorts before `a/b`, but never `a/b` before `a`.
+        // Nothing is below it yet: a key sorts before all that begin with it.
         *at = value;
     }
     root
@@ -62,7 +68,7 @@ fn merge_at(leaves: &BTreeMap<String, &str>, prefix: &str, patch: &Json, writes:
             for (name, value) in fields {
                 merge_at(leaves, &format!("{below}{}", segment(name)), value, writes);
             }
-            if fields.is_empty() && prefix.matches('/').count() > 1 && under().next().is_none() {
+            if fields.is_empty() && under().next().is_none() {
                 writes.push((prefix.to_string(), Some("{}".to_string())));
             }
         }
@@ -168,7 +174,7 @@ mod tests {
         fn leaves_follow_merge_patches(patches in proptest::collection::vec(tree(), 1..5)) {
             let (mut leaves, mut model) = (BTreeMap::new(), json!({}));
             for patch in patches {
-                leaves = applied(&leaves, merge(&borrowed(&leaves), "d/1", &patch));
+                leaves = applied(&leaves, merge(&borrowed(&leaves), "d/1", patch.as_object().expect("one")));
                 merge_patch(&mut model, &patch);
                 prop_assert_eq!(pruned(&read(&leaves)), pruned(&model));
             }

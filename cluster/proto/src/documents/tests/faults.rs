@@ -23,7 +23,7 @@ fn edit_something(site: &mut Site) {
             site.edit(node, |docs, now, wall| docs.delete_device(now, wall, &device));
         }
         4..=7 => {
-            let patch = if number % 7 == 0 { json!({field: null}) } else { json!({field: {"at": number}}) };
+            let patch = if number.is_multiple_of(7) { json!({field: null}) } else { json!({field: {"at": number}}) };
             site.edit(node, |docs, now, wall| docs.set_desired(now, wall, &device, &patch));
         }
         8..=10 => {
