@@ -10,7 +10,7 @@ use automerge::{
 use millpond_core::record::Hlc;
 
 use super::{
-    OPS_MAX, SaveId,
+    SaveId,
     name::{Kind, Slot, part_key},
     said::Hash,
     value::Stamped,
@@ -98,13 +98,13 @@ impl Doc {
         self.history.stats().num_ops
     }
 
-    /// Whether it is time for the next epoch. A document whose very content is large is given more.
-    pub fn is_full(&self) -> bool {
-        self.operations() > OPS_MAX.max(self.view.len() as u64 * 4)
+    pub fn changes(&self) -> u64 {
+        self.history.stats().num_changes
     }
 
-    pub fn is_overfull(&self) -> bool {
-        self.is_full() && self.operations() > OPS_MAX.max(self.view.len() as u64 * 4) / 4 * 5
+    /// A document whose very content is large is given more.
+    pub fn is_longer_than(&self, operations: u64) -> bool {
+        self.operations() > operations.max(self.view.len() as u64 * 4)
     }
 
     pub fn live(&self, key: &str) -> Option<&str> {

@@ -230,7 +230,7 @@ proptest! {
         let mut confirmed: BTreeMap<CommandId, Status> = BTreeMap::new();
         let mut ms = 0i64;
         for step in steps {
-            let device = |id: u8| if id % 2 == 0 { "press" } else { "oven" };
+            let device = |id: u8| if id.is_multiple_of(2) { "press" } else { "oven" };
             let input = match step {
                 Step::Submit(id) => Input::Submit(command(&id.to_string(), device(id), ms + 300 + i64::from(id) * 40, u64::from(id))),
                 Step::Saved => {

@@ -3,7 +3,10 @@
 use serde_json::json;
 
 use super::site::{MS, Site, origin};
-use crate::documents::{COALESCE, Kind, OPS_MAX, Refused};
+use crate::{
+    Now,
+    documents::{COALESCE, Documents, Effect, Input, Kind, OPS_MAX, Refused},
+};
 
 #[test]
 fn a_change_reaches_three_nodes_well_below_400_ms() {
@@ -196,4 +199,29 @@ fn nothing_is_said_about_what_is_known_but_a_hash() {
     let before = site.bytes_sent;
     site.run(10_000);
     assert!(site.bytes_sent - before < 2_000, "{} bytes in ten quiet seconds", site.bytes_sent - before);
+}
+
+#[test]
+fn many_small_changes_in_many_documents_stay_within_their_budget() {
+    let mut docs = Documents::new(origin(0), 1, []);
+    docs.changes_max = 1_000;
+    for round in 0..50 {
+        let now = Now(round * 300 * MS);
+        for number in 0..128 {
+            docs.set_desired(now, 1, &format!("press-{number}"), &json!({"speed": round})).expect("fine");
+        }
+        for later in 0..6 {
+            let mut effects = Vec::new();
+            docs.handle(Now(now.0 + (260 + later) * MS), Input::Tick, &mut effects);
+            while let Some(effect) = effects.pop() {
+                if let Effect::Save { id, .. } = effect {
+                    docs.handle(now, Input::Saved(id), &mut effects);
+                }
+            }
+        }
+        // Each tick begins one epoch, of some 20 changes; a round makes 50.
+        assert!(docs.size().changes <= 1_000 + 100, "{:?} in round {round}", docs.size());
+    }
+    assert!(docs.size().documents > 40 && docs.counts().epochs_begun > 50);
+    assert_eq!(docs.desired("press-7"), json!({"speed": 49}));
 }

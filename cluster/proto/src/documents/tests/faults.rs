@@ -49,6 +49,13 @@ fn disturb(site: &mut Site) {
 /// A site that went through a lot, and is whole again if it can be.
 fn ordeal(seed: u64, count: usize, steps: usize) -> (Site, Option<u64>) {
     let mut site = Site::new(seed, count);
+    if seed % 2 == 1 {
+        // So short that epochs begin all the time, often at several nodes at once.
+        site.ops_max = 10;
+        for node in 0..count {
+            site.edit(node, |docs, _, _| docs.ops_max = 10);
+        }
+    }
     for _ in 0..steps {
         if site.rng.random_bool(0.8) {
             edit_something(&mut site);
@@ -80,6 +87,16 @@ fn after_any_ordeal_all_agree_and_nothing_saved_is_lost() {
     for seed in 0..40 {
         assert_eq!(what_is_wrong(seed), None, "seed {seed}");
     }
+}
+
+#[test]
+fn ordeals_with_short_documents_go_through_many_epochs() {
+    let (site, _) = ordeal(1, 4, 120);
+    let counts: Vec<_> = (0..4).map(|node| site.docs(node).counts()).collect();
+    assert!(
+        counts.iter().any(|counts| counts.epochs_begun > 0) && counts.iter().any(|counts| counts.epochs_taken > 0),
+        "{counts:?}"
+    );
 }
 
 #[test]

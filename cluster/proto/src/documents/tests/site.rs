@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
     Now,
-    documents::{Documents, Effect, Input, Kind, SaveId, Slot, doc::Rows, said::Said, value::Stamped},
+    documents::{Documents, Effect, Input, Kind, OPS_MAX, SaveId, Slot, doc::Rows, said::Said, value::Stamped},
 };
 use millpond_core::ids::Origin;
 
@@ -42,6 +42,8 @@ pub struct Site {
     pub machines: Vec<Machine>,
     pub rng: StdRng,
     pub loss: f64,
+    /// Operations of a document before its next epoch.
+    pub ops_max: u64,
     seq: u64,
     heap: BinaryHeap<Reverse<(u64, u64)>>,
     due: BTreeMap<u64, Due>,
@@ -73,6 +75,7 @@ impl Site {
             machines,
             rng,
             loss: 0.0,
+            ops_max: OPS_MAX,
             seq: 0,
             heap: BinaryHeap::new(),
             due: BTreeMap::new(),
@@ -94,7 +97,9 @@ impl Site {
         }
         machine.life += 1;
         let life = machine.life;
-        machine.docs = Some(Documents::new(origin(node), life, machine.disk.clone()));
+        let mut docs = Documents::new(origin(node), life, machine.disk.clone());
+        docs.ops_max = self.ops_max;
+        machine.docs = Some(docs);
         assert_eq!(machine.docs.as_ref().map(|docs| docs.counts().unreadable), Some(0));
         self.plan(1, Due::Tick { node, life });
     }
