@@ -96,15 +96,35 @@ pub(crate) enum MeshMsg {
     Tick,
     Copy(copies::Done),
     Resolved(Vec<SocketAddr>),
-    PushFailed { to: Origin, track: Track },
-    Fetched { from: Origin, run: Run },
-    FetchEnded { id: FetchId, how: FetchEnd },
-    Adopted { life: Life, head: Seq, adopted: Option<Arc<Adopted>> },
+    PushFailed {
+        to: Origin,
+        track: Track,
+    },
+    Fetched {
+        from: Origin,
+        run: Run,
+    },
+    FetchEnded {
+        id: FetchId,
+        how: FetchEnd,
+    },
+    Adopted {
+        life: Life,
+        head: Seq,
+        adopted: Option<Arc<Adopted>>,
+    },
     /// Devices come to this node.
-    Arrive { devices: Vec<String>, reply: oneshot::Sender<Arrival> },
+    Arrive {
+        devices: Vec<String>,
+        reply: oneshot::Sender<Arrival>,
+    },
     /// Who is to be asked what the copies here cannot tell.
     Elsewhere(oneshot::Sender<Vec<(crate::transport::Link, Vec<Origin>)>>),
-    Operate { what: String, body: Json, reply: oneshot::Sender<Result<Json, AskError>> },
+    Operate {
+        what: String,
+        body: Json,
+        reply: oneshot::Sender<Result<Json, AskError>>,
+    },
     Stop(oneshot::Sender<()>),
 }
 

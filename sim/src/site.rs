@@ -81,7 +81,18 @@ impl Node {
         let admin = millpond_gateway::auth::Role::Admin;
         config.auth.users.push(millpond_gateway::auth::UserSettings::with_token(USER, token, admin));
         let life = Life::default();
-        Node { name, host, config, cores, restart, papers: None, lost_disks: 0, life, up: Vec::new(), failed_starts: BTreeMap::new() }
+        Node {
+            name,
+            host,
+            config,
+            cores,
+            restart,
+            papers: None,
+            lost_disks: 0,
+            life,
+            up: Vec::new(),
+            failed_starts: BTreeMap::new(),
+        }
     }
 
     pub fn doors(&self, token: &str) -> Doors {

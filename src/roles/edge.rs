@@ -3,6 +3,12 @@
 use std::{ops::Deref, path::PathBuf};
 
 use millpond_actors::{StartError, edge};
+use millpond_cluster::{
+    identity,
+    mesh::{Mesh, MeshError},
+    node::{self, Node},
+    transport,
+};
 use millpond_store::OpenError;
 
 use crate::{
@@ -11,9 +17,9 @@ use crate::{
     world::{World, os},
 };
 
-/// A node with open doors.
+/// A node with open doors, and one of a site when it was enrolled.
 pub struct Edge {
-    edge: edge::Edge,
+    node: Node,
     data: PathBuf,
 }
 
@@ -30,23 +36,37 @@ impl Edge {
                 .hint("check its path and permissions, or choose another with --set node.data=DIR")
                 .because(error)
         })?;
-        let edge = edge::Edge::open(env, config, os::cores()).await.map_err(|error| told(error, config))?;
-        Ok(Edge { edge, data })
+        let node = Node::open(env, config, os::cores(), identity::provider()).await;
+        let node = node.map_err(|error| match error {
+            node::OpenError::Edge(error) => told(error, config),
+            node::OpenError::Identity(error) => Told::new("the node's identity cannot be used")
+                .code("MP0601")
+                .hint("`millpond node show` says what is there; `millpond node leave` takes it away")
+                .because(error)
+                .into(),
+            node::OpenError::Mesh(error) => not_in_the_mesh(error, config),
+        })?;
+        Ok(Edge { node, data })
     }
 
     /// The line that says that all doors are open.
     pub fn ready_line(&self, name: &str) -> String {
-        format!("ready node={name} mqtt={} http={} data={}", self.mqtt, self.http, self.data.display())
+        let site = self.mesh().map(|mesh| format!(" site={}", mesh.addr)).unwrap_or_default();
+        format!("ready node={name} mqtt={} http={}{site} data={}", self.mqtt, self.http, self.data.display())
+    }
+
+    pub fn mesh(&self) -> Option<&Mesh> {
+        self.node.mesh.as_ref()
     }
 
     /// Resolves, with the reason, when the node has ended by itself.
     pub async fn ended(&mut self) -> String {
-        self.edge.running.ended().await
+        self.node.edge.running.ended().await
     }
 
     /// Closes the doors, commits what is under way, saves the state.
     pub async fn close(self) {
-        self.edge.close().await;
+        self.node.close().await;
     }
 }
 
@@ -54,8 +74,23 @@ impl Deref for Edge {
     type Target = edge::Edge;
 
     fn deref(&self) -> &edge::Edge {
-        &self.edge
+        &self.node.edge
     }
+}
+
+fn not_in_the_mesh(error: MeshError, config: &Config) -> anyhow::Error {
+    let told = Told::new("the node cannot take part in its site");
+    let told = match &error {
+        MeshError::Transport(transport::OpenError::Listen(..)) => {
+            told.code("MP0501").failure(Failure::Unavailable).hint(format!(
+                "{} is taken; choose another: --set site.listen=0.0.0.0:0 takes any free port",
+                config.site.listen
+            ))
+        }
+        MeshError::Copies(_) => told.code("MP0405"),
+        _ => told.code("MP0502"),
+    };
+    told.because(error).into()
 }
 
 /// What a failed start means to whoever runs the node.

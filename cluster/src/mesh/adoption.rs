@@ -6,10 +6,7 @@ use millpond_actors::{
     Settings,
     adopt::{self, Adopted},
 };
-use millpond_core::{
-    ids::Seq,
-    window::Pane,
-};
+use millpond_core::{ids::Seq, window::Pane};
 use millpond_env::Env;
 use millpond_proto::replication::Life;
 use millpond_store::Reader;

@@ -29,9 +29,16 @@ const CACHE_BYTES: usize = 2 << 20;
 /// What a worker has to say.
 #[derive(Debug)]
 pub enum Done {
-    Opened { life: Life, result: Result<Open, OpenError> },
+    Opened {
+        life: Life,
+        result: Result<Open, OpenError>,
+    },
     /// Runs that were handed over together.
-    Stored { life: Life, runs: Vec<RunKey>, result: Result<ReplicaCommitted, CommitError> },
+    Stored {
+        life: Life,
+        runs: Vec<RunKey>,
+        result: Result<ReplicaCommitted, CommitError>,
+    },
 }
 
 /// A copy that can be read and written.
@@ -215,7 +222,12 @@ fn replica_run(run: Run) -> ReplicaRun {
         };
         (record.seq, append)
     };
-    ReplicaRun { track: run.track, first: run.first, last: run.last, records: run.records.into_iter().map(append).collect() }
+    ReplicaRun {
+        track: run.track,
+        first: run.first,
+        last: run.last,
+        records: run.records.into_iter().map(append).collect(),
+    }
 }
 
 /// The rows that a copy needs to go on in its origin's place, as of one moment.

@@ -39,8 +39,7 @@ impl State {
     }
 
     pub(super) fn learn_homes(&mut self, run: &Run) {
-        let found: Vec<Home> =
-            run.records.iter().flat_map(|record| homes_in(record.kind, &record.payload)).collect();
+        let found: Vec<Home> = run.records.iter().flat_map(|record| homes_in(record.kind, &record.payload)).collect();
         self.move_homes(run.origin, found);
     }
 
@@ -68,7 +67,8 @@ impl State {
                 arrival.ask.push((origin, devices, Some(peer.link.clone())));
                 continue;
             }
-            let adopted: Vec<_> = self.lives_of(origin).iter().filter_map(|life| self.adoptions.of(*life)).cloned().collect();
+            let adopted: Vec<_> =
+                self.lives_of(origin).iter().filter_map(|life| self.adoptions.of(*life)).cloned().collect();
             if adopted.is_empty() {
                 let holder = self.replication.holders(origin).into_iter().find_map(|peer| self.peers.get(&peer));
                 arrival.ask.push((origin, devices, holder.map(|peer| peer.link.clone())));
@@ -83,9 +83,10 @@ impl State {
 
     /// The lives of an origin of which there are events here, the last one last.
     pub(super) fn lives_of(&self, origin: Origin) -> Vec<Life> {
-        let held = self.held.iter().filter(|((life, track), held)| {
-            life.origin == origin && *track == Track::Raw && held.0 > 0
-        });
+        let held = self
+            .held
+            .iter()
+            .filter(|((life, track), held)| life.origin == origin && *track == Track::Raw && held.0 > 0);
         held.map(|((life, _), _)| *life).collect()
     }
 

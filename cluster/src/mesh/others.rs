@@ -17,8 +17,7 @@ use ractor::ActorRef;
 use tokio::sync::oneshot;
 
 use super::{
-    Arrival, MeshMsg, Shared,
-    fetch,
+    Arrival, MeshMsg, Shared, fetch,
     requests::{Elsewhere, ask_seen},
 };
 

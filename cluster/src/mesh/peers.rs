@@ -45,7 +45,8 @@ impl State {
                 let _ = actor.cast(MeshMsg::PushFailed { to: peer, track });
             },
         ));
-        let before = self.peers.insert(peer, Peer { link: link.clone(), hello: None, push: queue, clock_ahead_ms: None });
+        let before =
+            self.peers.insert(peer, Peer { link: link.clone(), hello: None, push: queue, clock_ahead_ms: None });
         if before.is_some_and(|peer| peer.hello.is_some()) {
             self.replicate(replication::Input::PeerDown(peer));
         }
@@ -149,11 +150,8 @@ impl State {
         if self.addrs.insert(peer, addr) == Some(addr) {
             return;
         }
-        let put = Put {
-            table: Table::Meta,
-            key: [PEER_PREFIX, &peer.0].concat(),
-            value: Some(record::encode(&addr).into()),
-        };
+        let put =
+            Put { table: Table::Meta, key: [PEER_PREFIX, &peer.0].concat(), value: Some(record::encode(&addr).into()) };
         let writer = self.node.writer.clone();
         self.env.spawn(async move {
             writer.write(Class::State, Vec::new(), vec![put]).await;

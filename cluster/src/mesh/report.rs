@@ -27,17 +27,65 @@ pub(super) struct MeshMetrics {
 impl MeshMetrics {
     pub fn new(registry: &Registry) -> Result<MeshMetrics, prometheus::Error> {
         Ok(MeshMetrics {
-            members: register(registry, IntGauge::new("millpond_site_members", "Nodes of the site that are up, this one included")?)?,
+            members: register(
+                registry,
+                IntGauge::new("millpond_site_members", "Nodes of the site that are up, this one included")?,
+            )?,
             links: register(registry, IntGauge::new("millpond_site_links", "Connections to other nodes")?)?,
-            malformed: register(registry, IntCounter::new("millpond_site_malformed_total", "Messages of peers that could not be read")?)?,
-            ignored: register(registry, IntCounter::new("millpond_site_ignored_runs_total", "Runs of records that were held already or not wanted")?)?,
-            adopted_panes: register(registry, IntCounter::new("millpond_site_adopted_panes_total", "Shares of nodes that are gone, said in their place")?)?,
-            kept_records: register(registry, counters("millpond_site_copied_records_total", "Records of other nodes that came to be kept")?)?,
+            malformed: register(
+                registry,
+                IntCounter::new("millpond_site_malformed_total", "Messages of peers that could not be read")?,
+            )?,
+            ignored: register(
+                registry,
+                IntCounter::new(
+                    "millpond_site_ignored_runs_total",
+                    "Runs of records that were held already or not wanted",
+                )?,
+            )?,
+            adopted_panes: register(
+                registry,
+                IntCounter::new(
+                    "millpond_site_adopted_panes_total",
+                    "Shares of nodes that are gone, said in their place",
+                )?,
+            )?,
+            kept_records: register(
+                registry,
+                counters("millpond_site_copied_records_total", "Records of other nodes that came to be kept")?,
+            )?,
             kept_bytes: register(registry, counters("millpond_site_copied_bytes_total", "Bytes of such records")?)?,
-            missing: register(registry, IntGaugeVec::new(Opts::new("millpond_site_missing_records", "Sequence numbers of an origin that are known and not held here"), &["origin", "track"])?)?,
-            unconfirmed: register(registry, IntGauge::new("millpond_site_unconfirmed_submissions", "Submissions on disk whose acknowledgement waits for other nodes")?)?,
-            unverified: register(registry, IntGauge::new("millpond_site_unverified_devices", "Devices whose events were taken before it was known what other nodes had of them")?)?,
-            clock_ahead: register(registry, IntGaugeVec::new(Opts::new("millpond_site_clock_ahead_ms", "How far a peer's wall clock is ahead of this node's"), &["peer"])?)?,
+            missing: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "millpond_site_missing_records",
+                        "Sequence numbers of an origin that are known and not held here",
+                    ),
+                    &["origin", "track"],
+                )?,
+            )?,
+            unconfirmed: register(
+                registry,
+                IntGauge::new(
+                    "millpond_site_unconfirmed_submissions",
+                    "Submissions on disk whose acknowledgement waits for other nodes",
+                )?,
+            )?,
+            unverified: register(
+                registry,
+                IntGauge::new(
+                    "millpond_site_unverified_devices",
+                    "Devices whose events were taken before it was known what other nodes had of them",
+                )?,
+            )?,
+            clock_ahead: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new("millpond_site_clock_ahead_ms", "How far a peer's wall clock is ahead of this node's"),
+                    &["peer"],
+                )?,
+            )?,
         })
     }
 
@@ -118,7 +166,8 @@ impl State {
     }
 
     fn ledger_json(&self) -> Json {
-        let rows: Vec<Json> = self.replication.ledger().iter().filter_map(|row| serde_json::to_value(row).ok()).collect();
+        let rows: Vec<Json> =
+            self.replication.ledger().iter().filter_map(|row| serde_json::to_value(row).ok()).collect();
         json!({ "self": self.me.to_string(), "head": self.node.site.head().0, "confirmed": self.node.site.confirmed().0, "rows": rows })
     }
 }

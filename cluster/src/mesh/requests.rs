@@ -4,12 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use bytes::Bytes;
 use millpond_actors::{query, settings::Ack};
-use millpond_core::{
-    admission::Known,
-    ids::Origin,
-    record,
-    time::Span,
-};
+use millpond_core::{admission::Known, ids::Origin, record, time::Span};
 use millpond_env::Env;
 use millpond_gateway::port::Query;
 use millpond_proto::{
@@ -18,11 +13,7 @@ use millpond_proto::{
 };
 use millpond_store::Reader;
 
-use super::{
-    runs::Source,
-    serve,
-    state::State,
-};
+use super::{runs::Source, serve, state::State};
 use crate::transport::{Link, Replies};
 
 /// How long an answer waits until the site has the records that it speaks of.
