@@ -32,7 +32,7 @@ use crate::{
     metrics::Metrics,
     query,
     root::Refs,
-    settings::Settings,
+    settings::{Current, Settings},
     shapes,
     shard::{ShardMsg, core::ShardCore},
     site::{Copy, Site},
@@ -49,7 +49,7 @@ const RECORDS_READ_MAX: usize = 100_000;
 
 pub struct Api {
     pub env: Env,
-    pub settings: Arc<Settings>,
+    pub settings: Current,
     pub reader: Reader,
     pub front: Arc<Front>,
     pub site: Arc<Site>,
@@ -111,7 +111,7 @@ impl Node for Api {
         let shards = self.front.plane().ok_or(AskError::Unavailable)?.shards.len();
         let mut found: Vec<(String, Json)> = Vec::new();
         for shard in 0..shards {
-            let (after, settings) = (after.clone(), self.settings.clone());
+            let (after, settings) = (after.clone(), self.settings.now());
             found.extend(
                 self.ask_shard(shard, move |core| list_devices(core, &settings, after.as_deref(), limit)).await?,
             );
@@ -122,7 +122,7 @@ impl Node for Api {
 
     async fn device(&self, device: &str) -> Result<Json, AskError> {
         let shards = self.front.plane().ok_or(AskError::Unavailable)?.shards.len();
-        let (name, settings) = (device.to_string(), self.settings.clone());
+        let (name, settings) = (device.to_string(), self.settings.now());
         let found = self.ask_shard(shard_of(device, shards), move |core| {
             let index = core.gate.find(&name)?;
             Some(device_json(core, &settings, index))
@@ -159,7 +159,7 @@ impl Node for Api {
         end: Option<Timestamp>,
         limit: usize,
     ) -> Result<Vec<Json>, AskError> {
-        let spec = self.known_window(name)?.clone();
+        let spec = self.known_window(name)?;
         let (opened, copies) = (self.opened, self.copies());
         self.read(move |reader| {
             let wanted = |pane: &Pane| {
@@ -396,8 +396,8 @@ impl Api {
         self.env.timeout(ASK_TIMEOUT, rx).await.ok().and_then(Result::ok).ok_or(AskError::Unavailable)
     }
 
-    fn known_window(&self, name: &str) -> Result<&WindowSpec, AskError> {
-        let known = self.settings.windows.iter().find(|spec| spec.name == name);
+    fn known_window(&self, name: &str) -> Result<WindowSpec, AskError> {
+        let known = self.settings.now().windows.iter().find(|spec| spec.name == name).cloned();
         known.ok_or_else(|| AskError::NotFound(format!("there is no window named `{name}`")))
     }
 

@@ -213,6 +213,8 @@ struct OpenCheckpoint {
     started: Mono,
     missing: Vec<String>,
     parts: BTreeMap<String, Bytes>,
+    /// It is on its way to the disk.
+    kept: bool,
 }
 
 #[async_trait]
@@ -432,6 +434,7 @@ impl State {
             tracing::warn!("a checkpoint was not complete in time and is given up");
             self.checkpoints.give_up();
         }
+        self.keep_checkpoint();
         self.barrier_if_due();
     }
 
@@ -453,6 +456,7 @@ impl State {
             started: now,
             missing: plane.part_names(),
             parts: BTreeMap::new(),
+            kept: false,
         });
         plane.barrier(checkpoints.last_id);
     }
@@ -461,9 +465,17 @@ impl State {
         let Some(open) = self.checkpoints.open.as_mut().filter(|open| open.id == checkpoint) else { return };
         open.missing.retain(|missing| *missing != name);
         open.parts.insert(name, part);
-        if !open.missing.is_empty() {
+        self.keep_checkpoint();
+    }
+
+    /// Writes a checkpoint that is complete, once the site allows it.
+    fn keep_checkpoint(&mut self) {
+        let Some(open) = self.checkpoints.open.as_mut() else { return };
+        if open.kept || !open.missing.is_empty() || !self.site.may_keep(open.cursor) {
             return;
         }
+        open.kept = true;
+        let (checkpoint, generation) = (open.id, open.generation);
         let row = CheckpointRow {
             cursor: open.cursor.0,
             shards: self.settings.shards as u32,
@@ -486,7 +498,7 @@ impl State {
         puts.push(Put { table: Table::Checkpoints, key: CHECKPOINT_ROW.to_vec(), value: Some(row.into()) });
         // The unit goes to the end of the queue: all that the parts rely on is committed with it or before it.
         let work = Work { puts, ..Work::default() };
-        let unit = Unit::new(Party::Checkpoint, checkpoint, open.generation, Class::State, work);
+        let unit = Unit::new(Party::Checkpoint, checkpoint, generation, Class::State, work);
         self.group.push(self.env.now(), unit);
     }
 

@@ -38,6 +38,8 @@ mod testing;
 mod tests;
 
 pub use api::QUERY;
+pub use handover::learnt;
+pub use recovery::{checkpoint_cursor, double_put};
 pub use running::{Running, STORE_FILE, StartError};
 pub use settings::Settings;
 pub use writer::Writer;

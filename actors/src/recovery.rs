@@ -70,6 +70,11 @@ pub fn poison_put(seq: Seq, device: &str) -> Put {
     Put { table: Table::Meta, key, value: Some(bytes::Bytes::from_static(b"")) }
 }
 
+/// The row that keeps some events of a device, by their sequence numbers, from counting here: another node has them too.
+pub fn double_put(seq: Seq, device: &str, events: &[u64]) -> Put {
+    Put { value: Some(record::encode(&events).into()), ..poison_put(seq, device) }
+}
+
 /// Which devices of a batch make a shard fail, each tried alone on a shard that knows nothing yet. It may be none, when it takes more
 /// than the batch to make one fail.
 pub fn culprits(
@@ -81,16 +86,20 @@ pub fn culprits(
     let names: BTreeSet<&str> = batch.runs().iter().map(|run| batch.device(run)).collect();
     let fails = |name: &&str| {
         let Ok(mut core) = ShardCore::new(settings, trips) else { return false };
-        let mut alone = rows_of(batch, |device| device == *name);
+        let mut alone = rows_of(batch, |device, _| device == *name);
         catch_unwind(AssertUnwindSafe(|| apply(&mut core, &mut alone))).is_err()
     };
     names.into_iter().filter(fails).map(str::to_owned).collect()
 }
 
-fn rows_of(batch: &Batch, wanted: impl Fn(&str) -> bool) -> Batch {
+/// The rows of which device and sequence number are wanted.
+fn rows_of(batch: &Batch, wanted: impl Fn(&str, Option<u64>) -> bool) -> Batch {
     let mut part = Batch::empty(batch.shape.clone());
-    for run in batch.runs().iter().filter(|run| wanted(batch.device(run))) {
-        run.rows().for_each(|row| part.push_row_of(batch, batch.device(run), row));
+    for run in batch.runs() {
+        let device = batch.device(run);
+        for row in run.rows().filter(|row| wanted(device, batch.seq(*row))) {
+            part.push_row_of(batch, device, row);
+        }
     }
     part
 }
@@ -102,7 +111,7 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
         Some(found) => found,
         None => (fresh(settings, reader, trips)?, Seq(0)),
     };
-    let poison = poison(reader)?;
+    let left_out = left_out(reader)?;
     let (mut journaled, mut late): (Vec<Pane>, Vec<LateEvent>) = (Vec::new(), Vec::new());
     reader.scan(Class::Pane, cursor.next(), |row| {
         recovered.hlc = recovered.hlc.max(row.hlc);
@@ -123,7 +132,7 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
             recovered.windows[index].panes.emitted_late(event);
         }
     }
-    replay(settings, trips, &mut recovered, reader, cursor, &poison)?;
+    replay(settings, trips, &mut recovered, reader, cursor, &left_out)?;
     for pane in &journaled {
         if let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) {
             recovered.windows[index].rules.apply(pane, &mut recovered.signals);
@@ -203,6 +212,13 @@ fn from_checkpoint(
     Ok(Some((recovered, Seq(row.cursor))))
 }
 
+/// Up to where the saved state reaches; 0 when there is none.
+pub fn checkpoint_cursor(reader: &Reader) -> Seq {
+    let row = reader.get(Table::Checkpoints, CHECKPOINT_ROW).ok().flatten();
+    let row = row.and_then(|row| record::decode::<CheckpointRow>(&row).ok());
+    Seq(row.map_or(0, |row| row.cursor))
+}
+
 fn load_alerts(reader: &Reader) -> Result<Vec<Alert>, ReadError> {
     let mut alerts = Vec::new();
     let mut from = Vec::new();
@@ -215,18 +231,40 @@ fn load_alerts(reader: &Reader) -> Result<Vec<Alert>, ReadError> {
     }
 }
 
-/// Devices that are left out of a record; an empty name stands for all of them.
-type Poison = BTreeMap<Seq, BTreeSet<String>>;
+/// What is left out of records, by their numbers.
+type LeftOut = BTreeMap<Seq, Parts>;
 
-fn poison(reader: &Reader) -> Result<Poison, ReadError> {
-    let mut marks = Poison::new();
-    for (key, _) in reader.list(Table::Meta, POISON_PREFIX, 4096)? {
+/// What is left out of one record.
+#[derive(Debug, Default)]
+struct Parts {
+    /// All of these devices; an empty name stands for all of them.
+    devices: BTreeSet<String>,
+    /// Events of a device by their sequence numbers: they stand in the journal of another node as well, and count there.
+    events: BTreeMap<String, BTreeSet<u64>>,
+}
+
+impl Parts {
+    fn holds(&self, device: &str, seq: Option<u64>) -> bool {
+        let event = |seq| self.events.get(device).is_some_and(|events| events.contains(&seq));
+        self.devices.contains(device) || self.devices.contains("") || seq.is_some_and(event)
+    }
+}
+
+fn left_out(reader: &Reader) -> Result<LeftOut, ReadError> {
+    let mut marks = LeftOut::new();
+    reader.range(Table::Meta, POISON_PREFIX, |key, value| {
         let Some((seq, device)) = key.strip_prefix(POISON_PREFIX).and_then(|rest| rest.split_first_chunk()) else {
-            break;
+            return ControlFlow::Break(());
         };
         let device = String::from_utf8_lossy(device).into_owned();
-        marks.entry(Seq(u64::from_be_bytes(*seq))).or_default().insert(device);
-    }
+        let parts = marks.entry(Seq(u64::from_be_bytes(*seq))).or_default();
+        if value.is_empty() {
+            parts.devices.insert(device);
+        } else {
+            parts.events.entry(device).or_default().extend(record::decode::<Vec<u64>>(&value).unwrap_or_default());
+        }
+        ControlFlow::Continue(())
+    })?;
     Ok(marks)
 }
 
@@ -236,7 +274,7 @@ fn replay(
     recovered: &mut Recovered,
     reader: &Reader,
     cursor: Seq,
-    poison: &Poison,
+    left_out: &LeftOut,
 ) -> Result<(), RecoveryError> {
     let mut decoder = block::Decoder::new();
     let mut poisoned = None;
@@ -253,8 +291,8 @@ fn replay(
                 return ControlFlow::Continue(());
             }
         };
-        let left_out = poison.get(&row.seq);
-        let outcome = catch_unwind(AssertUnwindSafe(|| apply(recovered, &batch, left_out, received)));
+        let parts = left_out.get(&row.seq);
+        let outcome = catch_unwind(AssertUnwindSafe(|| apply(recovered, &batch, parts, received)));
         if outcome.is_err() {
             let devices = culprits(settings, trips, &batch, |core, alone| {
                 let mut devices = Vec::new();
@@ -272,15 +310,14 @@ fn replay(
 }
 
 /// What is left out of windows and rules is still known to the gate: an event that is sent again is a duplicate.
-fn apply(recovered: &mut Recovered, batch: &Batch, left_out: Option<&BTreeSet<String>>, received: Timestamp) {
+fn apply(recovered: &mut Recovered, batch: &Batch, left_out: Option<&Parts>, received: Timestamp) {
     let Some(left_out) = left_out else { return apply_all(recovered, batch, received) };
-    let is_out = |device: &str| left_out.contains(device) || left_out.contains("");
     let shards = recovered.shards.len();
     for shard in 0..shards {
-        let part = rows_of(batch, |device| is_out(device) && shard_of(device, shards) == shard);
+        let part = rows_of(batch, |device, seq| left_out.holds(device, seq) && shard_of(device, shards) == shard);
         recovered.shards[shard].gate.observe(received, &part, &mut Vec::new());
     }
-    let rest = rows_of(batch, |device| !is_out(device));
+    let rest = rows_of(batch, |device, seq| !left_out.holds(device, seq));
     if rest.rows() > 0 {
         apply_all(recovered, &rest, received);
     }
@@ -294,7 +331,7 @@ fn apply_all(recovered: &mut Recovered, batch: &Batch, received: Timestamp) {
         return apply_in(recovered, first, batch, received);
     }
     for shard in 0..shards {
-        let part = rows_of(batch, |device| shard_of(device, shards) == shard);
+        let part = rows_of(batch, |device, _| shard_of(device, shards) == shard);
         if part.rows() > 0 {
             apply_in(recovered, shard, &part, received);
         }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use millpond_core::{ids::Seq, record::Class, time::Span};
+use millpond_core::{ids::Seq, problem::SpecProblem, record::Class, time::Span};
 use millpond_env::Env;
 use millpond_gateway::{broker::Broker, tap::Tap};
 use millpond_store::{Put, Reader, Store};
@@ -20,11 +20,14 @@ use crate::{
     notifier::{self, Notifier, NotifierMsg},
     plane::Plane,
     recovery::{self, Recovered, RecoveryError},
-    settings::Settings,
-    shard::{self, Shard, core::Trips},
+    settings::{Current, Settings},
+    shard::{
+        self, Shard,
+        core::{ShardCore, Trips},
+    },
     site::Site,
     tree::{Branch, Failures, Strategy, TREE},
-    window::{self, Window, WindowMsg},
+    window::{self, Window, WindowCore, WindowMsg},
 };
 
 /// How long the journal may take to settle before the data plane is rebuilt over it.
@@ -37,6 +40,7 @@ pub struct Root;
 pub struct Arguments {
     pub env: Env,
     pub settings: Arc<Settings>,
+    pub current: Current,
     pub store: Arc<Mutex<Store>>,
     pub reader: Reader,
     pub next_seq: Seq,
@@ -51,6 +55,10 @@ pub struct Arguments {
 pub enum RootMsg {
     /// Who the long-lived actors are.
     Refs(oneshot::Sender<Refs>),
+    /// Replaces the data plane by one that is recovered anew; answered when it is up.
+    Rebuild(oneshot::Sender<()>),
+    /// The same with the windows, rules, device types and schemas of these settings.
+    Reconfigure(Box<Settings>, oneshot::Sender<Result<(), Vec<SpecProblem>>>),
     /// Stops the data plane, makes a last checkpoint, and lets the journal settle.
     Stop(oneshot::Sender<()>),
 }
@@ -112,8 +120,17 @@ impl Actor for Root {
         Ok(state)
     }
 
-    async fn handle(&self, _: ActorRef<RootMsg>, msg: RootMsg, state: &mut State) -> Result<(), ActorProcessingErr> {
+    async fn handle(&self, me: ActorRef<RootMsg>, msg: RootMsg, state: &mut State) -> Result<(), ActorProcessingErr> {
         match msg {
+            RootMsg::Rebuild(reply) => {
+                if !state.stopping {
+                    state.rebuild_or_end(&me).await;
+                }
+                let _ = reply.send(());
+            }
+            RootMsg::Reconfigure(settings, reply) => {
+                let _ = reply.send(state.reconfigure(&me, *settings).await);
+            }
             RootMsg::Refs(reply) => {
                 let _ = reply.send(Refs { journal: state.journal.clone(), directory: state.directory.clone() });
             }
@@ -143,11 +160,7 @@ impl Actor for Root {
         match state.failures[branch as usize].judge(branch, state.args.env.now()) {
             Strategy::NodeEnds => state.end(format!("{branch:?} failed: {error}")),
             Strategy::OneForOne => state.restart(branch, &me).await?,
-            Strategy::OneForAll => {
-                if let Err(error) = state.rebuild_plane(&me).await {
-                    state.end(format!("the data plane could not be rebuilt: {error}"));
-                }
-            }
+            Strategy::OneForAll => state.rebuild_or_end(&me).await,
         }
         Ok(())
     }
@@ -169,6 +182,28 @@ impl State {
             Branch::Journal | Branch::Plane => return Ok(()),
         };
         self.members.push(member);
+        Ok(())
+    }
+
+    async fn rebuild_or_end(&mut self, me: &ActorRef<RootMsg>) {
+        if let Err(error) = self.rebuild_plane(me).await {
+            self.end(format!("the data plane could not be rebuilt: {error}"));
+        }
+    }
+
+    /// Windows that are new begin with the records after the last checkpoint; those that stay as they are go on.
+    async fn reconfigure(&mut self, me: &ActorRef<RootMsg>, wanted: Settings) -> Result<(), Vec<SpecProblem>> {
+        let Settings { device_types, schemas, windows, rules, .. } = wanted;
+        let settings = Settings { device_types, schemas, windows, rules, ..(*self.args.settings).clone() };
+        ShardCore::new(&settings, &Trips::default())?;
+        (0..settings.windows.len()).try_for_each(|index| WindowCore::new(&settings, index).map(|_| ()))?;
+        if self.stopping {
+            return Ok(());
+        }
+        self.args.settings = Arc::new(settings);
+        self.args.current.set(self.args.settings.clone());
+        tracing::info!("the data plane goes on with other definitions");
+        self.rebuild_or_end(me).await;
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::{
     metrics::Metrics,
     root::{self, Root, RootMsg},
     schemas,
-    settings::{Ack, Settings},
+    settings::{Ack, Current, Settings},
     shard::{Answers, ShardMsg},
     site::Site,
     writer::Writer,
@@ -44,7 +44,7 @@ pub struct Running {
     pub opened: Opened,
     /// Reads the node's own journal and state.
     pub reader: Reader,
-    pub settings: Arc<Settings>,
+    pub settings: Current,
     /// Where a mesh joins in.
     pub site: Arc<Site>,
     /// Writes to the node's own journal and state.
@@ -84,6 +84,7 @@ impl Running {
         registry: Registry,
     ) -> Result<Running, StartError> {
         let settings = Arc::new(settings);
+        let current = Current::new(settings.clone());
         let (mut store, opened) = open_store(&env, &settings).await?;
         if let Some(membership) = settings.membership.filter(|membership| membership.origin != opened.origin) {
             return Err(StartError::Foreign { certificate: membership.origin, journal: opened.origin });
@@ -96,10 +97,12 @@ impl Running {
         let pulse = Arc::new(Pulse::new(env.now()));
         let ack = settings.membership.map_or(Ack::Local, |membership| membership.ack);
         let site = Arc::new(Site::new(ack, Seq(opened.next_seq.0 - 1)));
+        site.doubt(settings.membership.is_some() && !opened.created);
         let (ended_tx, ended) = oneshot::channel();
         let arguments = root::Arguments {
             env: env.clone(),
             settings: settings.clone(),
+            current: current.clone(),
             store: Arc::new(Mutex::new(store)),
             reader: reader.clone(),
             next_seq: opened.next_seq,
@@ -119,7 +122,7 @@ impl Running {
         let handover = settings.membership.map(|_| Arc::new(Handover::new(refs.journal.clone())));
         let node = Arc::new(Api {
             env,
-            settings: settings.clone(),
+            settings: current.clone(),
             reader: reader.clone(),
             front: front.clone(),
             site: site.clone(),
@@ -137,7 +140,7 @@ impl Running {
             registry,
             opened,
             reader,
-            settings,
+            settings: current,
             site,
             writer,
             handover,
@@ -169,6 +172,29 @@ impl Running {
                 }
             }
             answer
+        }
+    }
+
+    /// Rebuilds the data plane from the last checkpoint and the journal, with what is to be left out since.
+    pub fn rebuild(&self) -> impl Fn() -> oneshot::Receiver<()> + Send + Sync + 'static {
+        let root = self.root.clone();
+        move || {
+            let (reply, done) = oneshot::channel();
+            let _ = root.cast(RootMsg::Rebuild(reply));
+            done
+        }
+    }
+
+    /// Goes on with other windows, rules, device types and schemas; the rest of the settings stays as it is. What is wrong with them is
+    /// told, and then nothing has changed.
+    pub fn reconfigure(
+        &self,
+    ) -> impl Fn(Settings) -> oneshot::Receiver<Result<(), Vec<SpecProblem>>> + Send + Sync + 'static {
+        let root = self.root.clone();
+        move |settings| {
+            let (reply, done) = oneshot::channel();
+            let _ = root.cast(RootMsg::Reconfigure(Box::new(settings), reply));
+            done
         }
     }
 

@@ -1,6 +1,10 @@
 //! What a node is told at its start. The sections of the configuration file that concern the actors stand here.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use millpond_core::{
     admission::Policy,
@@ -34,6 +38,24 @@ pub struct Settings {
     pub checkpoint: CheckpointSettings,
     /// What being one of a site's nodes asks of it; `None` for a node on its own.
     pub membership: Option<Membership>,
+}
+
+/// The settings as they are now: a site may change rules, windows and schemas while the node runs.
+#[derive(Clone, Debug)]
+pub struct Current(Arc<RwLock<Arc<Settings>>>);
+
+impl Current {
+    pub fn new(settings: Arc<Settings>) -> Current {
+        Current(Arc::new(RwLock::new(settings)))
+    }
+
+    pub fn now(&self) -> Arc<Settings> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, settings: Arc<Settings>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = settings;
+    }
 }
 
 /// What being one of a site's nodes asks of the data plane.

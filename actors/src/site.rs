@@ -6,7 +6,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -57,6 +57,8 @@ pub struct Site {
     checkpoint: AtomicU64,
     moved: Notify,
     waiting: Mutex<Waiting>,
+    /// It is not known yet which of this node's last events others have too.
+    doubtful: AtomicBool,
     unverified: AtomicU64,
     others: OnceLock<Arc<dyn Others>>,
 }
@@ -83,6 +85,7 @@ impl Site {
             checkpoint: AtomicU64::new(0),
             moved: Notify::new(),
             waiting: Mutex::default(),
+            doubtful: AtomicBool::new(false),
             unverified: AtomicU64::new(0),
             others: OnceLock::new(),
         }
@@ -161,6 +164,18 @@ impl Site {
     /// Devices whose events were taken before it was known what other nodes had of them.
     pub fn taken_unverified(&self) -> u64 {
         self.unverified.load(Ordering::Relaxed)
+    }
+
+    /// Whether a checkpoint may be kept that contains the records up to `cursor`. What another node has too is to be left out of windows, and
+    /// that can be done only for records after the checkpoint: so none is kept until the last events before the start are
+    /// cleared up, nor, when acknowledgements wait for the site, before it has the records.
+    pub(crate) fn may_keep(&self, cursor: Seq) -> bool {
+        !self.doubtful.load(Ordering::Acquire) && (self.ack == Ack::Local || self.waiting().confirmed >= cursor)
+    }
+
+    /// The last events before the start may stand in other journals as well; `false` when that is cleared up.
+    pub fn doubt(&self, doubtful: bool) {
+        self.doubtful.store(doubtful, Ordering::Release);
     }
 
     /// Submissions that wait for the site.

@@ -19,6 +19,7 @@
 mod adoption;
 mod copies;
 mod copying;
+mod doubles;
 mod fetch;
 mod gone;
 mod homes;
@@ -37,7 +38,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use millpond_actors::{Running, Settings, adopt::Adopted, config::Config};
+use millpond_actors::{Running, adopt::Adopted, config::Config, settings::Current};
 use millpond_core::{
     admission::Known,
     ids::{Origin, Seq},
@@ -96,6 +97,8 @@ pub(crate) enum MeshMsg {
     Tick,
     Copy(copies::Done),
     Resolved(Vec<SocketAddr>),
+    /// It is known which of the last events before the start other nodes have too.
+    ClearedUp,
     PushFailed {
         to: Origin,
         track: Track,
@@ -141,7 +144,7 @@ pub(crate) struct MeshActor;
 pub(crate) struct Arguments {
     pub env: Env,
     pub config: Arc<Config>,
-    pub settings: Arc<Settings>,
+    pub settings: Current,
     pub identity: Arc<NodeIdentity>,
     pub node: state::Plane,
     pub transport: Transport,

@@ -139,6 +139,9 @@ pub enum Request {
     Ask { what: String, body: Bytes },
     /// Which events of these devices the answering node knows: of its own, or of the origin whose records it holds.
     Seen { origin: Origin, devices: Vec<String> },
+    /// Which events of these devices the answering node has taken in itself: answered as [`Request::Seen`], without what it has
+    /// learnt from others.
+    Accepted { devices: Vec<String> },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

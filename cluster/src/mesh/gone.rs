@@ -101,7 +101,7 @@ impl State {
             if !self.adoptions.begin(life, head) {
                 continue;
             }
-            let (env, settings, actor) = (self.env.clone(), self.settings.clone(), self.actor.clone());
+            let (env, settings, actor) = (self.env.clone(), self.settings.now(), self.actor.clone());
             self.env.spawn(async move {
                 let adopted = adoption::recover(&env, settings, reader, life).await;
                 let _ = actor.cast(MeshMsg::Adopted { life, head, adopted });

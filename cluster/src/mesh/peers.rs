@@ -82,7 +82,10 @@ impl State {
         }
         match message {
             Message::Hello(_) => {}
-            Message::Held(held) => self.replicate(replication::Input::Heard { from, held }),
+            Message::Held(held) => {
+                self.hear_of_own(from, &held);
+                self.replicate(replication::Input::Heard { from, held });
+            }
             Message::Run(run) => self.arrived(from, run, true),
             Message::Stored(stored) => self.replicate(replication::Input::PeerStored { from, stored }),
             Message::Checkpoint(checkpoint) => {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use bytes::Bytes;
 use millpond_actors::{query, settings::Ack};
-use millpond_core::{admission::Known, ids::Origin, record, time::Span};
+use millpond_core::{admission::Known, ids::Origin, ranges::RangeSet, record, time::Span};
 use millpond_env::Env;
 use millpond_gateway::port::Query;
 use millpond_proto::{
@@ -47,6 +47,7 @@ impl State {
                 self.env.spawn(serve::repair(env, permits, reader, source, ranges, bytes_max, replies));
             }
             Request::Seen { origin, devices } => self.seen(origin, devices, replies),
+            Request::Accepted { devices } => self.accepted(devices, replies),
             Request::Ask { what, body } if what == millpond_actors::QUERY => self.ask_journals(&body, replies),
             Request::Ask { .. } => self.answer(replies, Reply::Unknown),
         }
@@ -102,6 +103,22 @@ impl State {
         let known = devices.iter().flat_map(|device| adopted.iter().filter_map(|one| one.devices.get(device)).cloned());
         let known = known.collect();
         self.env.spawn(tell_known(replies, known));
+    }
+
+    fn accepted(&self, devices: Vec<String>, replies: Replies) {
+        let (env, reader, asked) = (self.env.clone(), self.node.reader.clone(), (self.node.known)(devices));
+        self.env.spawn(async move {
+            let mut known = asked.await.unwrap_or_default();
+            let Some(Ok(learnt)) = env.unblock(move || millpond_actors::learnt(&reader)).await else { return };
+            for known in &mut known {
+                let mut own: RangeSet = known.seen.iter().copied().collect();
+                for learnt in learnt.iter().filter(|learnt| learnt.device == known.device) {
+                    learnt.seen.iter().for_each(|(first, last)| own.remove(*first, *last));
+                }
+                known.seen = own.iter().collect();
+            }
+            tell_known(replies, known).await;
+        });
     }
 
     fn ask_journals(&self, body: &[u8], replies: Replies) {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use millpond_actors::{Running, Writer, config::Config, site::Site};
+use millpond_actors::{Running, Writer, config::Config, settings::Current, site::Site};
 use millpond_core::{
     admission::Known,
     ids::{Incarnation, Origin, Seq},
@@ -26,10 +26,11 @@ use ractor::ActorRef;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
-    Arguments, MeshError, MeshMsg, Shared,
+    Arguments, Arrival, MeshError, MeshMsg, Shared,
     adoption::Adoptions,
     copies::Copies,
     copying::heads,
+    doubles::Doubles,
     homes::Homes,
     peers::{advertised, peers_on_disk},
     push::Push,
@@ -52,7 +53,10 @@ pub(crate) struct Plane {
     pub site: Arc<Site>,
     pub known: Arc<dyn Fn(Vec<String>) -> oneshot::Receiver<Vec<Known>> + Send + Sync>,
     pub release: Arc<dyn Fn(&[String]) + Send + Sync>,
+    pub rebuild: Arc<dyn Fn() -> oneshot::Receiver<()> + Send + Sync>,
     pub incarnation: Incarnation,
+    /// The checkpoint that this life began with.
+    pub recovered_from: Seq,
     pub boots: u32,
     pub registry: Registry,
 }
@@ -65,7 +69,9 @@ impl Plane {
             site: running.site.clone(),
             known: Arc::new(running.known()),
             release: Arc::new(running.release()),
+            rebuild: Arc::new(running.rebuild()),
             incarnation: running.opened.incarnation,
+            recovered_from: millpond_actors::checkpoint_cursor(&running.reader),
             boots: running.opened.boots,
             registry: running.registry.clone(),
         }
@@ -85,7 +91,7 @@ pub(super) struct Peer {
 pub(crate) struct State {
     pub(super) env: Env,
     pub(super) config: Arc<Config>,
-    pub(super) settings: Arc<millpond_actors::Settings>,
+    pub(super) settings: Current,
     pub(super) identity: Arc<NodeIdentity>,
     pub(super) node: Plane,
     pub(super) actor: ActorRef<MeshMsg>,
@@ -108,6 +114,9 @@ pub(crate) struct State {
     pinged_at: Mono,
     pub(super) checkpoint: Seq,
     pub(super) desk: Arc<Desk>,
+    pub(super) doubles: Doubles,
+    /// Devices that come, to be answered for when the others' news have arrived.
+    arriving: Vec<(Vec<String>, oneshot::Sender<Arrival>)>,
     pub(super) metrics: MeshMetrics,
 }
 
@@ -142,6 +151,8 @@ impl State {
         let mut state = State {
             checkpoint: node.site.checkpoint(),
             desk: Arc::new(Desk::new(env.clone())),
+            doubles: Doubles::new(env.now(), head),
+            arriving: Vec::new(),
             dialled_at: Mono(0),
             pinged_at: env.now(),
             permits: Arc::new(Semaphore::new(serve::PERMITS)),
@@ -192,14 +203,18 @@ impl State {
             MeshMsg::Fetched { from, run } => self.arrived(from, run, false),
             MeshMsg::FetchEnded { id, how } => self.replicate(replication::Input::FetchEnded { id, how }),
             MeshMsg::Adopted { life, head, adopted } => self.adopted(life, head, adopted),
-            MeshMsg::Arrive { devices, reply } => {
-                let _ = reply.send(self.arrive(&devices));
-            }
+            MeshMsg::ClearedUp => self.cleared_up(),
+            MeshMsg::Arrive { devices, reply } => self.arriving.push((devices, reply)),
             MeshMsg::Elsewhere(reply) => {
                 let _ = reply.send(self.elsewhere());
             }
             MeshMsg::Operate { what, body, reply } => self.operate(&what, &body, reply),
             MeshMsg::Stop(reply) => self.stop(reply),
+        }
+        if self.is_settled() {
+            for (devices, reply) in std::mem::take(&mut self.arriving) {
+                let _ = reply.send(self.arrive(&devices));
+            }
         }
     }
 
@@ -247,6 +262,7 @@ impl State {
             let sent_ns = now.0;
             self.peers.keys().for_each(|peer| self.say(*peer, Class::Alert, &Message::Ping { sent_ns }));
         }
+        self.clear_up();
         self.adopt();
         self.show_copies();
         self.measure();
