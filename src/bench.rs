@@ -4,6 +4,7 @@
 //! own; the node ([`node`]) is a second process, so that its CPU time and memory are its own.
 
 mod drive;
+mod mesh;
 pub mod node;
 mod plan;
 pub mod process;
@@ -14,6 +15,7 @@ use anyhow::{Context, bail};
 use millpond_core::time::Span;
 use millpond_env::Env;
 
+pub use mesh::{MeshPlan, run as mesh};
 use node::{ChildNode, Launch, Stored};
 pub use plan::{Format, Plan, Target};
 pub use report::{Idle, Report};

@@ -52,7 +52,7 @@ pub struct Options {
 pub async fn run(env: &Env, options: Options) -> anyhow::Result<bool> {
     let tokens = config::Tokens::new(env);
     eprintln!("starting a node with {} machines …", options.machines);
-    let launch = Launch { data: options.data.clone(), config: Some(config::text(&tokens)), sets: Vec::new() };
+    let launch = Launch { data: options.data.clone(), config: Some(config::text(&tokens)), ..Launch::default() };
     let mut node = ChildNode::start(env, launch).await?;
     let client = node.client(env, Some(&tokens.view))?;
     let stored_before = node.stored(&client).await?.events.unwrap_or_default();

@@ -31,6 +31,8 @@ pub struct ChildNode {
     sets: Vec<String>,
     mqtt: (String, u16),
     http: (String, u16),
+    /// Where it listens for the other nodes of its site.
+    site: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub struct Stored {
 pub struct Launch {
     /// Where its data goes; `None`: a new directory below the system's directory for temporary files, removed at the end.
     pub data: Option<PathBuf>,
+    /// A directory made for it by [`own_directory`], removed at the end.
+    pub temporary: Option<PathBuf>,
     /// A configuration, as text.
     pub config: Option<String>,
     /// `section.key=value`, laid over it.
@@ -76,7 +80,10 @@ impl ChildNode {
     /// # Errors
     /// When it ends first or says nothing for a minute; with what it wrote on stderr.
     pub async fn start(env: &Env, launch: Launch) -> anyhow::Result<ChildNode> {
-        let data = DataDir::new(launch.data)?;
+        let data = match launch.temporary {
+            Some(path) => DataDir { path, is_ours: true },
+            None => DataDir::new(launch.data)?,
+        };
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
         let child = spawn(&data.path, launch.config.as_deref(), &launch.sets, (any, any))?;
         let mut node = ChildNode {
@@ -87,8 +94,10 @@ impl ChildNode {
             sets: launch.sets,
             mqtt: (String::new(), 0),
             http: (String::new(), 0),
+            site: None,
         };
-        let (mqtt, http) = node.ready(env).await?;
+        let (mqtt, http, site) = node.ready(env).await?;
+        node.site = site;
         node.mqtt = (mqtt.ip().to_string(), mqtt.port());
         node.http = (http.ip().to_string(), http.port());
         Ok(node)
@@ -103,11 +112,14 @@ impl ChildNode {
         self.child.wait()?;
         let door = |(host, port): &(String, u16)| anyhow::Ok(SocketAddr::new(host.parse()?, *port));
         let doors = (door(&self.mqtt)?, door(&self.http)?);
-        self.child = spawn(&self.data.path, self.config.as_deref(), &self.sets, doors)?;
+        let site = self.site.map(|site| format!("site.listen=\"{site}\""));
+        let sets: Vec<String> = self.sets.iter().cloned().chain(site).collect();
+        self.child = spawn(&self.data.path, self.config.as_deref(), &sets, doors)?;
+        self.running = true;
         self.ready(env).await.map(|_| ())
     }
 
-    async fn ready(&mut self, env: &Env) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    async fn ready(&mut self, env: &Env) -> anyhow::Result<Doors> {
         let stdout = self.child.stdout.take().context("the node has no stdout")?;
         let (tx, mut lines) = mpsc::unbounded_channel();
         env.blocking.run(Box::new(move || {
@@ -129,6 +141,16 @@ impl ChildNode {
             Ok(None) => bail!("the node ended before it was ready:\n{}", self.words()),
             Err(_) => bail!("the node was not ready after {START_TIMEOUT}:\n{}", self.words()),
         }
+    }
+
+    /// Where it listens for the other nodes of its site, when it is one of a site.
+    pub fn site(&self) -> Option<SocketAddr> {
+        self.site
+    }
+
+    /// Ends it without a warning, as a loss of power does.
+    pub fn kill(&self) {
+        signal(self.child.id(), libc::SIGKILL);
     }
 
     pub fn pid(&self) -> u32 {
@@ -210,6 +232,15 @@ impl Drop for ChildNode {
             let _ = self.child.wait();
         }
     }
+}
+
+/// A new directory below the system's one for temporary files; its node's data goes to `data` in it.
+pub fn own_directory() -> anyhow::Result<PathBuf> {
+    let dir = DataDir::new(None)?;
+    let path = dir.path.clone();
+    // Whoever starts the node removes it.
+    std::mem::forget(dir);
+    Ok(path)
 }
 
 impl DataDir {
@@ -294,10 +325,12 @@ fn signal(pid: u32, signal: i32) {
     }
 }
 
-/// The addresses in the node's line with `ready`: MQTT, then HTTP.
-fn doors(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+/// The addresses in the node's line with `ready`: MQTT, HTTP, and that for the other nodes of its site.
+type Doors = (SocketAddr, SocketAddr, Option<SocketAddr>);
+
+fn doors(line: &str) -> Option<Doors> {
     line.contains("ready").then_some(())?;
-    Some((door(line, "mqtt")?, door(line, "http")?))
+    Some((door(line, "mqtt")?, door(line, "http")?, door(line, "site=")))
 }
 
 /// The first address after the word `name`.
@@ -337,7 +370,7 @@ mod tests {
             "millpond edge is ready: mqtt 127.0.0.1:1883, http [::1]:8080",
             "ready mqtt://127.0.0.1:1883 http://[::1]:8080/",
         ] {
-            assert_eq!(doors(line), Some((mqtt, http)), "{line}");
+            assert_eq!(doors(line), Some((mqtt, http, None)), "{line}");
         }
         assert_eq!(doors("mqtt 127.0.0.1:1883 http 127.0.0.1:1"), None);
         assert_eq!(doors("ready mqtt=127.0.0.1:1883"), None);

@@ -24,6 +24,26 @@ pub struct Args {
 enum What {
     Ingest(Ingest),
     Idle(Idle),
+    Mesh(Mesh),
+}
+
+/// Time what the nodes of a site do for each other
+///
+/// Starts three nodes on this machine, one process each, with data in new directories that are removed at the end.
+#[derive(Debug, Parser)]
+struct Mesh {
+    /// Events whose way is timed
+    #[arg(long, default_value_t = 300)]
+    events: u32,
+    /// Megabytes of events that a node misses and catches up with
+    #[arg(long, default_value_t = 256)]
+    backlog_mb: u64,
+    /// How long the site is left alone to measure it idle
+    #[arg(long, default_value = "10s")]
+    idle: Span,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
 }
 
 /// Publish as fast as the server acknowledges, and show what that costs
@@ -135,6 +155,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             out(if json { format!("{}\n", serde_json::to_string(&report)?) } else { report.to_string() })?;
             // Acknowledged and stored are the same events, or the node broke its first promise.
             Ok(if report.stored_agrees == Some(false) { exit::FAILED } else { exit::OK })
+        }
+        What::Mesh(args) => {
+            let plan =
+                bench::MeshPlan { events: args.events, backlog_bytes: args.backlog_mb * 1_000_000, idle: args.idle };
+            let report = bench::mesh(&env, plan).await?;
+            out(if args.json { format!("{}\n", serde_json::to_string(&report)?) } else { report.to_string() })?;
+            Ok(exit::OK)
         }
         What::Idle(args) => {
             let report = bench::idle(&env, args.node.launch()?, args.settle).await?;

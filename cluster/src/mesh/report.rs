@@ -158,6 +158,7 @@ impl State {
                 "linked": peer.is_some(),
                 "rtt_ms": peer.map(|peer| peer.link.rtt().0 as f64 / 1e6),
                 "clock_ahead_ms": peer.and_then(|peer| peer.clock_ahead_ms),
+                "sent_bytes": peer.map(|peer| peer.link.sent_bytes()),
                 "devices": devices(member.origin),
             })
         });

@@ -49,6 +49,11 @@ impl Link {
         Span(i64::try_from(self.0.connection.rtt().as_nanos()).unwrap_or(i64::MAX))
     }
 
+    /// Bytes of datagrams of UDP that went to the peer.
+    pub fn sent_bytes(&self) -> u64 {
+        self.0.connection.stats().udp_tx.bytes
+    }
+
     /// Sends up to [`DATAGRAM_BYTES_MAX`], which may be lost, doubled or overtaken; false when that cannot be.
     pub fn datagram(&self, bytes: Bytes) -> bool {
         bytes.len() <= DATAGRAM_BYTES_MAX && self.0.connection.send_datagram(bytes).is_ok()
