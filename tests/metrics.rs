@@ -13,9 +13,11 @@ fn the_page_of_metrics_lists_what_the_program_has() {
         words.filter(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).map(str::to_string).collect()
     };
     let mut there = BTreeSet::new();
-    sources(&root.join("actors"), &mut |_, text| {
-        there.extend(named(text, '"').into_iter().filter(|name| name.matches('_').count() > 1));
-    });
+    for folder in ["actors", "cluster/src/mesh"] {
+        sources(&root.join(folder), &mut |_, text| {
+            there.extend(named(text, '"').into_iter().filter(|name| name.matches('_').count() > 1));
+        });
+    }
     let listed = named(&page, '`');
     assert_eq!(there.difference(&listed).collect::<Vec<_>>(), Vec::<&String>::new(), "not on the page");
     assert_eq!(listed.difference(&there).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the program");

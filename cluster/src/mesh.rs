@@ -34,6 +34,7 @@ mod state;
 
 use std::{
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
 };
 
@@ -239,7 +240,10 @@ impl Actor for MeshActor {
 
     async fn handle(&self, _: ActorRef<MeshMsg>, msg: MeshMsg, state: &mut State) -> Result<(), ActorProcessingErr> {
         state.env().schedule_point().await;
-        state.handle(msg);
+        // The data plane works without a mesh, and most of the mesh without what made it fail.
+        if catch_unwind(AssertUnwindSafe(|| state.handle(msg))).is_err() {
+            state.recover();
+        }
         Ok(())
     }
 }

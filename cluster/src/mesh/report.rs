@@ -15,6 +15,7 @@ pub(super) struct MeshMetrics {
     pub links: IntGauge,
     pub malformed: IntCounter,
     pub ignored: IntCounter,
+    pub panics: IntCounter,
     pub adopted_panes: IntCounter,
     kept_records: IntCounterVec,
     kept_bytes: IntCounterVec,
@@ -42,6 +43,10 @@ impl MeshMetrics {
                     "millpond_site_ignored_runs_total",
                     "Runs of records that were held already or not wanted",
                 )?,
+            )?,
+            panics: register(
+                registry,
+                IntCounter::new("millpond_site_panics_total", "Times that the mesh failed at a message and went on")?,
             )?,
             adopted_panes: register(
                 registry,

@@ -218,6 +218,13 @@ impl State {
         }
     }
 
+    /// Something panicked half-way. What peers were told and have said may not fit any more: all links begin anew.
+    pub fn recover(&mut self) {
+        tracing::error!("the mesh failed at a message; its links begin anew");
+        self.metrics.panics.inc();
+        self.peers.values().for_each(|peer| peer.link.close("it begins anew"));
+    }
+
     pub(super) fn now(&self) -> Now {
         Now(self.env.now().0)
     }
