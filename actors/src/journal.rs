@@ -189,6 +189,8 @@ pub struct State {
     drains: Vec<oneshot::Sender<()>>,
     checkpoints: Checkpoints,
     retained_at: Mono,
+    /// Where the journal stood then.
+    retained_head: Seq,
     metrics: JournalMetrics,
     pulse: Arc<Pulse>,
     site: Arc<Site>,
@@ -236,6 +238,7 @@ impl Actor for Journal {
             drains: Vec::new(),
             checkpoints: Checkpoints { made_at: args.env.now(), behind: args.replayed, ..Checkpoints::default() },
             retained_at: Mono(0),
+            retained_head: Seq(0),
             env: args.env,
             settings: args.settings,
             store: args.store,
@@ -310,7 +313,15 @@ impl State {
         let now = self.env.now();
         if give_way || now.since(self.retained_at) >= RETAIN_EVERY {
             self.retained_at = now;
-            commit.retain = Some(crate::retention_of(&self.settings.retention));
+            let mut retention = crate::retention_of(&self.settings.retention);
+            // What no other node has does not go for its age alone; quota and a full disk still have their way.
+            let copied = self.settings.membership.is_none_or(|membership| membership.replicas == 0)
+                || self.site.confirmed() >= self.retained_head;
+            if !copied {
+                retention.rules.iter_mut().for_each(|rule| rule.max_age_ms = i64::MAX);
+            }
+            self.retained_head = self.committed;
+            commit.retain = Some(retention);
         }
         let bytes: usize = units.iter().map(|unit| unit.bytes).sum();
         commit.shed = give_way.then(|| Shed::when_full((2 * bytes as u64).max(SHED_BYTES_MIN)));

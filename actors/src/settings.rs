@@ -62,6 +62,8 @@ impl Current {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Membership {
     pub ack: Ack,
+    /// Other nodes that are to have each record.
+    pub replicas: u32,
     /// The origin of the node's certificate, and the first incarnation of a store that is founded now.
     pub origin: Origin,
     pub founds: Incarnation,

@@ -49,9 +49,13 @@ impl Node {
         let disk = env.disk.clone();
         let found = env.unblock(move || enrolled(disk.as_ref())).await;
         let found = found.unwrap_or(Ok(None))?;
-        let ack = config.site.ack;
-        let membership =
-            found.as_ref().map(|(identity, founds)| Membership { ack, origin: identity.origin, founds: *founds });
+        let (ack, replicas) = (config.site.ack, config.site.replicas);
+        let membership = found.as_ref().map(|(identity, founds)| Membership {
+            ack,
+            replicas,
+            origin: identity.origin,
+            founds: *founds,
+        });
         let edge = Edge::open_as(env.clone(), config, cores, membership).await?;
         let Some((identity, _)) = found else { return Ok(Node { edge, mesh: None }) };
         match Mesh::start(env, config, Arc::new(identity), provider, &edge.running).await {
