@@ -20,16 +20,19 @@ pub enum RecordKind {
     DropRange = 5,
     /// Devices that send to this node from now on: MessagePack of `Vec<Home>`.
     Homes = 6,
+    /// What devices reported of themselves: MessagePack of `Vec<(device, millpond_proto::twin::Reported)>`.
+    Twin = 7,
 }
 
 impl RecordKind {
-    pub const ALL: [RecordKind; 6] = [
+    pub const ALL: [RecordKind; 7] = [
         RecordKind::Events,
         RecordKind::Panes,
         RecordKind::Alerts,
         RecordKind::Late,
         RecordKind::DropRange,
         RecordKind::Homes,
+        RecordKind::Twin,
     ];
 
     pub fn from_u8(code: u8) -> Option<RecordKind> {
@@ -41,7 +44,7 @@ impl RecordKind {
             RecordKind::Events => Class::Raw,
             RecordKind::Panes | RecordKind::Late => Class::Pane,
             RecordKind::Alerts => Class::Alert,
-            RecordKind::DropRange | RecordKind::Homes => Class::State,
+            RecordKind::DropRange | RecordKind::Homes | RecordKind::Twin => Class::State,
         }
     }
 }

@@ -229,6 +229,7 @@ impl File {
                 transaction::found(txn, identity, state)?;
                 return transaction::set_ballast(txn, &options, true);
             }
+            transaction::state_tables(txn)?;
             txn.open_table(STORE)?.insert(names::IDENTITY, identity.encode().as_slice())?;
             Ok(())
         };

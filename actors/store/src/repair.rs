@@ -29,7 +29,7 @@ use crate::{
     tables::{self, BLOOM, INDEX, PIECES, STORE, Table, names},
     transaction::{self, Identity},
     usage::Usage,
-    verify::{self, Damage, Report, guarded},
+    verify::{self, Damage, Report, guarded, state_table},
 };
 
 /// Bytes of values copied in one transaction.
@@ -385,7 +385,8 @@ fn copy_entries(txn: &WriteTransaction, survey: &mut Survey, usage: &mut Usage) 
         let walked = guarded(|| {
             let old = db.begin_read()?;
             let pieces = old.open_table(PIECES)?;
-            for entry in old.open_table(table.definition())?.range::<&[u8]>(..)? {
+            let Some(rows) = state_table(&old, table)? else { return Ok(()) };
+            for entry in rows.range::<&[u8]>(..)? {
                 let (key, row) = entry?;
                 match entries::read_value(row.value(), table, key.value(), &pieces) {
                     Ok(_) => readable.push(key.value().to_vec()),

@@ -3,7 +3,8 @@
 use millpond_core::record::Class;
 use redb::TableDefinition;
 
-/// Version of everything in this crate that is written. A file with a newer one is refused.
+/// Version of everything in this crate that is written. A file with a newer one is refused. A table more is no new version: a file that
+/// does not have it yet is given it when it is opened for writing.
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// State beside the journal: entries by key, each replaced or deleted whole.
@@ -24,10 +25,16 @@ pub enum Table {
     Devices = 7,
     /// Retained messages of the broker.
     Retained = 8,
+    /// What several nodes may change at once: parts of documents.
+    Documents = 9,
+    /// What devices reported, by device.
+    Twins = 10,
+    /// What devices were told to do, by command.
+    Commands = 11,
 }
 
 impl Table {
-    pub const ALL: [Table; 8] = [
+    pub const ALL: [Table; 11] = [
         Table::Meta,
         Table::Cursors,
         Table::Checkpoints,
@@ -36,10 +43,25 @@ impl Table {
         Table::Alerts,
         Table::Devices,
         Table::Retained,
+        Table::Documents,
+        Table::Twins,
+        Table::Commands,
     ];
 
     pub fn name(self) -> &'static str {
-        ["meta", "cursors", "checkpoints", "dead_letters", "outbox", "alerts", "devices", "retained"][self as usize - 1]
+        match self {
+            Table::Meta => "meta",
+            Table::Cursors => "cursors",
+            Table::Checkpoints => "checkpoints",
+            Table::DeadLetters => "dead_letters",
+            Table::Outbox => "outbox",
+            Table::Alerts => "alerts",
+            Table::Devices => "devices",
+            Table::Retained => "retained",
+            Table::Documents => "documents",
+            Table::Twins => "twins",
+            Table::Commands => "commands",
+        }
     }
 
     pub(crate) fn definition(self) -> TableDefinition<'static, &'static [u8], &'static [u8]> {

@@ -58,9 +58,7 @@ pub(crate) fn found(txn: &WriteTransaction, identity: Identity, state: &State) -
     for class in Class::ALL {
         txn.open_table(tables::journal(class))?;
     }
-    for table in Table::ALL {
-        txn.open_table(table.definition())?;
-    }
+    state_tables(txn)?;
     txn.open_table(tables::INDEX)?;
     txn.open_table(tables::BLOOM)?;
     txn.open_table(tables::PIECES)?;
@@ -71,6 +69,14 @@ pub(crate) fn found(txn: &WriteTransaction, identity: Identity, state: &State) -
     if let Some(held) = &state.held {
         txn.open_table(tables::HELD)?;
         store.insert(names::FLOORS, held.encode_floors().as_slice())?;
+    }
+    Ok(())
+}
+
+/// Creates the state tables that are not there: all of a new file, those of later programs in an older one.
+pub(crate) fn state_tables(txn: &WriteTransaction) -> Result<(), Fault> {
+    for table in Table::ALL {
+        txn.open_table(table.definition())?;
     }
     Ok(())
 }

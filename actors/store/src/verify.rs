@@ -12,7 +12,7 @@ use millpond_core::{
     record::{Class, DropRange, RecordKind},
     time::Timestamp,
 };
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTableMetadata, TableError};
 
 use crate::{
     device::{OpenDevice, Watch},
@@ -111,7 +111,7 @@ pub fn inspect(open: &OpenDevice) -> Result<Inspection, file::OpenError> {
         let txn = db.begin_read()?;
         let mut entries = Vec::new();
         for table in Table::ALL.into_iter().filter(|_| found.schema <= SCHEMA_VERSION) {
-            entries.push((table, txn.open_table(table.definition())?.len()?));
+            entries.push((table, state_table(&txn, table)?.map_or(Ok(0), |rows| rows.len())?));
         }
         Ok((found, entries))
     };
@@ -354,8 +354,18 @@ pub(crate) fn seen_row(value: &Value<'_>) -> Result<IndexRow, String> {
     if row.last != header.last { Err("its last record is another than its header says".into()) } else { Ok(row) }
 }
 
+/// Nothing, when the file is from before there was such a table.
+pub(crate) fn state_table(txn: &ReadTransaction, table: Table) -> Result<Option<StateTable>, Fault> {
+    match txn.open_table(table.definition()) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        opened => Ok(Some(opened?)),
+    }
+}
+
+type StateTable = redb::ReadOnlyTable<&'static [u8], &'static [u8]>;
+
 fn walk_entries(txn: &ReadTransaction, table: Table, report: &mut Report) -> Result<(), Fault> {
-    let rows = txn.open_table(table.definition())?;
+    let Some(rows) = state_table(txn, table)? else { return Ok(()) };
     let pieces = txn.open_table(PIECES)?;
     for entry in rows.range::<&[u8]>(..)? {
         let (key, row) = entry?;

@@ -126,6 +126,7 @@ impl Lines<'_> {
             RecordKind::Alerts => self.each(record::decode::<Vec<Alert>>(record.payload)?)?,
             RecordKind::Late => self.each(record::decode::<Vec<LateEvent>>(record.payload)?)?,
             RecordKind::Homes => self.each(record::decode::<Vec<record::Home>>(record.payload)?)?,
+            RecordKind::Twin => self.each(record::decode::<Vec<serde_json::Value>>(record.payload)?)?,
             RecordKind::DropRange => {
                 self.each(vec![record::DropRange::decode(record.payload)?])?;
             }

@@ -193,6 +193,24 @@ fn a_file_of_a_newer_version_is_refused() {
 }
 
 #[test]
+fn a_file_from_before_a_table_is_read_and_given_it() {
+    let disk = Disk::default();
+    drop(open(&disk));
+    {
+        let device = disk.opener()().expect("device");
+        let (db, _) = crate::file::open_database(device, Default::default(), &small_options()).expect("opens");
+        let txn = db.begin_write().expect("transaction");
+        assert!(txn.delete_table(Table::Documents.definition()).expect("deleted"));
+        txn.commit().expect("committed");
+    }
+    let entries = crate::inspect(&disk.opener()).expect("read").entries;
+    assert_eq!(entries.iter().find(|(table, _)| *table == Table::Documents), Some(&(Table::Documents, 0)));
+    assert!(crate::verify(&disk.opener()).expect("read").is_sound());
+    let (store, _) = open(&disk);
+    assert_eq!(store.reader().get(Table::Documents, b"x").expect("there is such a table"), None);
+}
+
+#[test]
 fn something_else_is_not_taken_for_a_store() {
     for bytes in [b"SQLite format 3\0 and so on, for longer than a page".repeat(200), vec![1; 5]] {
         let disk = Disk::with_bytes(bytes.clone());
