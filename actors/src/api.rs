@@ -84,6 +84,16 @@ impl Node for Api {
         let _ = self.refs.directory.cast(DirectoryMsg::To(device.into(), DeviceMsg::Presence { connected }));
     }
 
+    async fn site(&self, what: &str, body: Json) -> Result<Json, AskError> {
+        self.site.others().ok_or(AskError::NoSite)?.operate(what, body).await
+    }
+
+    fn listens(&self, device: &str, on: bool) {
+        if let Some(others) = self.site.others() {
+            others.listens(device, on);
+        }
+    }
+
     async fn query(&self, question: Query) -> Result<QueryAnswer, AskError> {
         let copies: Vec<Copy> = self.copies().into_iter().filter(|copy| copy.raw).collect();
         let elsewhere = async {
@@ -108,36 +118,24 @@ impl Node for Api {
     }
 
     async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<Json>, AskError> {
-        let shards = self.front.plane().ok_or(AskError::Unavailable)?.shards.len();
-        let mut found: Vec<(String, Json)> = Vec::new();
-        for shard in 0..shards {
-            let (after, settings) = (after.clone(), self.settings.now());
-            found.extend(
-                self.ask_shard(shard, move |core| list_devices(core, &settings, after.as_deref(), limit)).await?,
-            );
+        let here = self.devices_here(after.clone(), limit).await?;
+        let Some(others) = self.site.others() else { return Ok(here) };
+        let asked = json!({ "after": after, "limit": limit, "here": here });
+        match others.operate("devices", asked).await? {
+            Json::Array(devices) => Ok(devices),
+            _ => Ok(here),
         }
-        found.sort_by(|(a, _), (b, _)| a.cmp(b));
-        Ok(found.into_iter().take(limit).map(|(_, json)| json).collect())
     }
 
     async fn device(&self, device: &str) -> Result<Json, AskError> {
-        let shards = self.front.plane().ok_or(AskError::Unavailable)?.shards.len();
-        let (name, settings) = (device.to_string(), self.settings.now());
-        let found = self.ask_shard(shard_of(device, shards), move |core| {
-            let index = core.gate.find(&name)?;
-            Some(device_json(core, &settings, index))
-        });
-        let mut json = found.await?.ok_or_else(|| unknown_device(device))?;
-        let (tx, rx) = oneshot::channel();
-        let _ = self.refs.directory.cast(DirectoryMsg::To(device.into(), DeviceMsg::Status(tx)));
-        if let (Ok(Ok(status)), Some(fields)) = (self.env.timeout(ASK_TIMEOUT, rx).await, json.as_object_mut()) {
-            fields.insert("connected".into(), json!(status.connected));
-            fields.insert("sessions".into(), json!(status.row.sessions));
-            fields.insert("connected_at".into(), json!(status.row.connected_at.map(Timestamp::as_millis)));
-            fields.insert("disconnected_at".into(), json!(status.row.disconnected_at.map(Timestamp::as_millis)));
-            fields.insert("quarantine_reason".into(), json!(status.row.quarantined));
+        let here = match self.device_here(device).await {
+            Err(AskError::NotFound(_)) => None,
+            here => Some(here?),
+        };
+        match (self.site.others(), here) {
+            (Some(others), here) => others.operate("device", json!({ "device": device, "here": here })).await,
+            (None, here) => here.ok_or_else(|| unknown_device(device)),
         }
-        Ok(json)
     }
 
     async fn quarantine(&self, device: &str, on: bool) -> Result<Json, AskError> {
@@ -148,7 +146,7 @@ impl Node for Api {
         }
         let reason = on.then(|| "by an operator".to_string());
         let _ = self.refs.directory.cast(DirectoryMsg::To(device.into(), DeviceMsg::Quarantine(reason)));
-        self.device(device).await
+        self.device_here(device).await
     }
 
     async fn window(
@@ -342,6 +340,40 @@ impl Node for Api {
 }
 
 impl Api {
+    /// Devices that this node itself knows, by name.
+    pub async fn devices_here(&self, after: Option<String>, limit: usize) -> Result<Vec<Json>, AskError> {
+        let shards = self.front.plane().ok_or(AskError::Unavailable)?.shards.len();
+        let mut found: Vec<(String, Json)> = Vec::new();
+        for shard in 0..shards {
+            let (after, settings) = (after.clone(), self.settings.now());
+            found.extend(
+                self.ask_shard(shard, move |core| list_devices(core, &settings, after.as_deref(), limit)).await?,
+            );
+        }
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok(found.into_iter().take(limit).map(|(_, json)| json).collect())
+    }
+
+    pub async fn device_here(&self, device: &str) -> Result<Json, AskError> {
+        let shards = self.front.plane().ok_or(AskError::Unavailable)?.shards.len();
+        let (name, settings) = (device.to_string(), self.settings.now());
+        let found = self.ask_shard(shard_of(device, shards), move |core| {
+            let index = core.gate.find(&name)?;
+            Some(device_json(core, &settings, index))
+        });
+        let mut json = found.await?.ok_or_else(|| unknown_device(device))?;
+        let (tx, rx) = oneshot::channel();
+        let _ = self.refs.directory.cast(DirectoryMsg::To(device.into(), DeviceMsg::Status(tx)));
+        if let (Ok(Ok(status)), Some(fields)) = (self.env.timeout(ASK_TIMEOUT, rx).await, json.as_object_mut()) {
+            fields.insert("connected".into(), json!(status.connected));
+            fields.insert("sessions".into(), json!(status.row.sessions));
+            fields.insert("connected_at".into(), json!(status.row.connected_at.map(Timestamp::as_millis)));
+            fields.insert("disconnected_at".into(), json!(status.row.disconnected_at.map(Timestamp::as_millis)));
+            fields.insert("quarantine_reason".into(), json!(status.row.quarantined));
+        }
+        Ok(json)
+    }
+
     /// Reads off the executor. The store closes its file for a moment when it gives way on a full disk: then the reading begins again.
     async fn read<T: Send + 'static>(
         &self,

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    pin::Pin,
     sync::{Arc, Mutex},
 };
 
@@ -11,7 +12,11 @@ use millpond_core::{
     problem::SpecProblem,
 };
 use millpond_env::Env;
-use millpond_gateway::{broker::Broker, port::Node, tap::Tap};
+use millpond_gateway::{
+    broker::Broker,
+    port::{AskError, Json, Node},
+    tap::Tap,
+};
 use millpond_store::{Commit, CommitError, OpenDevice, OpenError, Opened, Options, ReadError, Reader, Store, Table};
 use prometheus::Registry;
 use ractor::{Actor, ActorRef};
@@ -38,6 +43,7 @@ pub const STORE_FILE: &str = "millpond.redb";
 /// A node that has recovered and works. Its doors are opened by whoever started it.
 pub struct Running {
     pub node: Arc<dyn Node>,
+    api: Arc<Api>,
     pub broker: Arc<Broker>,
     pub tap: Arc<Tap>,
     pub registry: Registry,
@@ -54,6 +60,17 @@ pub struct Running {
     root: ActorRef<RootMsg>,
     ended: oneshot::Receiver<String>,
 }
+
+/// A question of the mesh for devices that are known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DevicesAsked {
+    /// At most so many whose names come after one.
+    After(Option<String>, usize),
+    One(String),
+}
+
+/// What was found.
+pub type Found = Pin<Box<dyn Future<Output = Result<Vec<Json>, AskError>> + Send>>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -120,7 +137,7 @@ impl Running {
         let refs = refs.await.map_err(|_| StartError::Tree("the root supervisor has gone".into()))?;
         let writer = Writer::new(refs.journal.clone());
         let handover = settings.membership.map(|_| Arc::new(Handover::new(refs.journal.clone())));
-        let node = Arc::new(Api {
+        let api = Arc::new(Api {
             env,
             settings: current.clone(),
             reader: reader.clone(),
@@ -134,7 +151,8 @@ impl Running {
             opened,
         });
         Ok(Running {
-            node,
+            node: api.clone(),
+            api,
             broker,
             tap,
             registry,
@@ -195,6 +213,20 @@ impl Running {
             let (reply, done) = oneshot::channel();
             let _ = root.cast(RootMsg::Reconfigure(Box::new(settings), reply));
             done
+        }
+    }
+
+    /// Asks for what this node itself knows of its devices: of those whose names come after one, or of one alone.
+    pub fn devices(&self) -> impl Fn(DevicesAsked) -> Found + Send + Sync + 'static {
+        let api = self.api.clone();
+        move |asked| {
+            let api = api.clone();
+            Box::pin(async move {
+                match asked {
+                    DevicesAsked::After(after, limit) => api.devices_here(after, limit).await,
+                    DevicesAsked::One(device) => api.device_here(&device).await.map(|device| vec![device]),
+                }
+            })
         }
     }
 

@@ -46,8 +46,13 @@ pub trait Others: Send + Sync + 'static {
     /// the order of the question. May wait for a node that cannot be asked.
     async fn arrive(&self, devices: &[String]) -> (Vec<Known>, Vec<Home>);
 
-    /// What an operator wants to know or do: `members`, `ledger`, `twin`, …
+    /// What operators and devices want to know or do. `what` is one of `members`, `ledger`, `conflicts`, `resolve`, `texts`, `text`,
+    /// `put_text`, `remove_text`, `devices`, `device`, `register`, `delete`, `twin`, `desired`, `report`, `command`, `commands`,
+    /// `command_status` and `answer`; what it changes is on disk when the answer comes.
     async fn operate(&self, what: &str, body: Json) -> Result<Json, AskError>;
+
+    /// Somebody who speaks for this device listens for what it is to be told, or listens no more.
+    fn listens(&self, device: &str, on: bool);
 }
 
 /// One per node.

@@ -370,6 +370,11 @@ impl Broker {
         Ok(qos)
     }
 
+    /// What a session is subscribed to.
+    pub fn filters(&self, session: &Session) -> Vec<Box<str>> {
+        session.outbox().filters.keys().cloned().collect()
+    }
+
     /// `false` when the session had no such subscription.
     pub fn unsubscribe(&self, session: &Arc<Session>, epoch: u64, filter: &str) -> bool {
         let mut tree = self.tree.write().unwrap_or_else(PoisonError::into_inner);

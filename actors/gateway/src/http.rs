@@ -14,6 +14,7 @@ pub mod problem;
 mod query;
 mod routes;
 mod settings;
+mod site;
 mod stream;
 mod telemetry;
 #[cfg(test)]

@@ -108,6 +108,9 @@ pub enum AskError {
     Invalid(String),
     #[error("the node is starting or stopping")]
     Unavailable,
+    /// What only the nodes of a site can tell or do.
+    #[error("this node belongs to no site")]
+    NoSite,
     #[error("{0}")]
     Failed(String),
 }
@@ -172,6 +175,13 @@ pub trait Node: Send + Sync + 'static {
     async fn drop_ranges(&self, limit: usize) -> Result<Vec<Json>, AskError>;
     /// Sequence numbers, sizes, cursors and quotas of the journal.
     async fn journal(&self) -> Result<Json, AskError>;
+    /// What the nodes of a site know and do together: members, documents, twins, commands. `what` and `body` are those of
+    /// `millpond_actors::site::Others::operate`.
+    async fn site(&self, _what: &str, _body: Json) -> Result<Json, AskError> {
+        Err(AskError::NoSite)
+    }
+    /// A client listens, or listens no more, for what this device is to be told.
+    fn listens(&self, _device: &str, _on: bool) {}
     async fn health(&self) -> Health;
     /// The Prometheus text format.
     fn metrics(&self) -> String;

@@ -33,6 +33,7 @@ pub const PAGES: &[(&str, &str)] = &[
     ("MP0216", include_str!("../../../docs/errors/MP0216.md")),
     ("MP0217", include_str!("../../../docs/errors/MP0217.md")),
     ("MP0218", include_str!("../../../docs/errors/MP0218.md")),
+    ("MP0219", include_str!("../../../docs/errors/MP0219.md")),
     ("MP0301", include_str!("../../../docs/errors/MP0301.md")),
     ("MP0302", include_str!("../../../docs/errors/MP0302.md")),
     ("MP0303", include_str!("../../../docs/errors/MP0303.md")),

@@ -78,6 +78,12 @@ impl HttpClient {
         self.post_bytes(path, JSON, body.to_string().into()).await
     }
 
+    /// Any other method; without a body when there is nothing to say.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Value, HttpError> {
+        let answer = read_all(self.send(method, path, JSON, body).await?).await?;
+        if answer.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&answer)?) }
+    }
+
     /// Posts a body of another kind, such as `application/x-ndjson`.
     pub async fn post_bytes(&self, path: &str, content_type: &'static str, body: Bytes) -> Result<Value, HttpError> {
         let response = self.send(Method::POST, path, content_type, Some(body)).await?;

@@ -41,7 +41,7 @@ impl Who {
         self.anonymous || self.login.may_send_for(device)
     }
 
-    fn may(&self, access: Access) -> bool {
+    pub fn may(&self, access: Access) -> bool {
         let least = match access {
             Access::Open | Access::Anyone => Role::Device,
             Access::Operator => Role::Operator,

@@ -76,9 +76,12 @@ fn operation(route: &Route) -> Value {
         Access::Operator => operation["description"] = "Needs the role operator or admin.".into(),
         Access::Admin => operation["description"] = "Needs the role admin.".into(),
     }
-    match route.path {
-        "/v1/telemetry" => operation["requestBody"] = telemetry_body(),
-        "/v1/dead-letters/replay" => operation["requestBody"] = replay_body(),
+    match (route.method, route.path) {
+        (_, "/v1/telemetry") => operation["requestBody"] = telemetry_body(),
+        (_, "/v1/dead-letters/replay") => operation["requestBody"] = replay_body(),
+        ("put" | "patch", _) | ("post", "/v1/site/conflicts/resolve" | "/v1/devices/{device}/commands") => {
+            operation["requestBody"] = site_body(route.path);
+        }
         _ => {}
     }
     operation
@@ -105,6 +108,41 @@ fn telemetry_body() -> Value {
             "application/x-millpond-block": {"schema": {"type": "string", "description": "A block of events, as docs/reference/block.md draws it."}},
         },
     })
+}
+
+fn site_body(path: &str) -> Value {
+    let object = |required: &[&str], properties: Value| {
+        json!({"application/json": {"schema": {
+            "type": "object", "additionalProperties": false, "required": required, "properties": properties,
+        }}})
+    };
+    let content = match path {
+        "/v1/site/conflicts/resolve" => object(
+            &["kind", "name", "version"],
+            json!({
+                "kind": {"type": "string"},
+                "name": {"type": "string"},
+                "path": {"type": "string", "description": "As in the conflict; empty for a text."},
+                "version": {"type": "integer", "minimum": 0, "description": "Counts from 0, in the order of the conflict's versions."},
+                "stamp": {"type": "string", "description": "The version's `stamp`: nothing is decided when the conflict has changed since."},
+            }),
+        ),
+        "/v1/devices/{device}/commands" => object(
+            &["name"],
+            json!({
+                "id": {"type": "string", "description": "Given again with the same id it is the same command. Default: a new one."},
+                "name": {"type": "string"},
+                "body": {"description": "Anything."},
+                "deadline_s": {"type": "number", "description": "After so many seconds it expires. Default: 3600."},
+            }),
+        ),
+        "/v1/site/texts/{kind}/{name}" => json!({
+            "text/plain": {"schema": {"type": "string", "description": "TOML, as in the configuration's section of that kind."}},
+            "application/json": {"schema": {"type": "object"}},
+        }),
+        _ => json!({"application/json": {"schema": {"type": "object"}}}),
+    };
+    json!({"required": true, "content": content})
 }
 
 fn replay_body() -> Value {

@@ -34,6 +34,7 @@ pub enum Code {
     Failed,
     BadRequestBody,
     TooManyWatchers,
+    NoSite,
 }
 
 /// One line of the table of problems, from which the pages in `docs/errors/` are written.
@@ -48,7 +49,7 @@ pub struct Entry {
 }
 
 impl Code {
-    pub const ALL: [Code; 18] = [
+    pub const ALL: [Code; 19] = [
         Code::LoginNeeded,
         Code::NotAllowed,
         Code::ForeignDevice,
@@ -67,6 +68,7 @@ impl Code {
         Code::Failed,
         Code::BadRequestBody,
         Code::TooManyWatchers,
+        Code::NoSite,
     ];
 
     pub fn entry(self) -> Entry {
@@ -155,6 +157,12 @@ impl Code {
                 "GET /openapi.json shows what it takes",
             ),
             Code::TooManyWatchers => ("MP0218", 503, "too many watch the live events already", "end another /v1/tap"),
+            Code::NoSite => (
+                "MP0219",
+                409,
+                "this node belongs to no site",
+                "`millpond site init NAME --node NAME` makes it the first of one, `millpond node join INVITATION` one of another",
+            ),
         };
         Entry { code, status, title, hint }
     }
@@ -225,6 +233,7 @@ impl From<AskError> for Problem {
             AskError::NotFound(_) => Code::NotFound,
             AskError::Invalid(_) => Code::BadParameter,
             AskError::Unavailable => Code::Unavailable,
+            AskError::NoSite => Code::NoSite,
             AskError::Failed(_) => Code::Failed,
         };
         Problem::new(code).because(error.to_string())

@@ -1,4 +1,5 @@
 mod node;
+mod site;
 
 use std::{io::Write, net::SocketAddr};
 

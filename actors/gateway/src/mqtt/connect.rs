@@ -92,6 +92,9 @@ async fn enter(
     wills.into_iter().for_each(|will| door.publish_will(will));
     door.metrics.connects.inc();
     door.node.presence(&admitted.client_id, true);
+    let login = admitted.login.clone();
+    // What it subscribed to earlier.
+    door.listens(&login, &admitted.client_id, &door.broker.filters(&session), true);
     let mut out = BytesMut::new();
     let connack = ConnAck { session_present: present && admitted.version != Version::V31, code: 0, properties: answer };
     encode(admitted.version, &Packet::ConnAck(connack), &mut out);
@@ -100,9 +103,11 @@ async fn enter(
     let ended = connection.run().await;
     door.metrics.disconnects.with_label_values(&[ended.why]).inc();
     tracing::debug!(client = %client_id, why = ended.why, "disconnected");
+    let filters = door.broker.filters(&session);
     let (had_session, will) = door.broker.detach(&session, epoch, ended.good_bye, ended.expiry_s, door.env.now());
     if had_session {
         door.node.presence(&client_id, false);
+        door.listens(&login, &client_id, &filters, false);
     }
     if let Some(will) = will {
         door.publish_will(will);

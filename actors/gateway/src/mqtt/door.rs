@@ -1,6 +1,7 @@
 //! What all connections of the door share.
 
 use std::{
+    collections::BTreeSet,
     future::poll_fn,
     pin::{Pin, pin},
     sync::{
@@ -10,18 +11,20 @@ use std::{
     task::Poll,
 };
 
+use bytes::Bytes;
 use millpond_env::Env;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     MqttMetrics, MqttSettings,
     codec::Text,
-    ingest::{Held, Ingest, Route, route},
+    ingest::{Held, Ingest, Route, device_of, route},
 };
 use crate::{
-    auth::Auth,
+    auth::{Auth, Login},
     broker::{Broker, Will},
-    port::{Node, Receipt, Source},
+    port::{AskError, Node, Receipt, Source},
 };
 
 /// The name of the door in sources and dead letters.
@@ -81,7 +84,10 @@ impl Door {
         let door = self.clone();
         self.env.spawn(async move {
             let Will { mut message, login, .. } = will;
-            let kept = if route(&message.topic) != Route::Other {
+            let kept = if matches!(route(&message.topic), Route::Reported(_) | Route::Answered(..)) {
+                message.retain = false;
+                door.tell_site(message.topic.clone(), message.payload.clone(), login).await
+            } else if route(&message.topic) != Route::Other {
                 message.retain = false;
                 door.ingest(&message.topic, message.payload.clone(), login).await
             } else if message.retain {
@@ -96,6 +102,36 @@ impl Door {
                 tracing::warn!(topic = %message.topic, "the will of a client was refused");
             }
         });
+    }
+
+    /// Tells the node for which devices a client listens (or listens no more): those whose topics it names and in whose name it may speak.
+    pub(super) fn listens(&self, login: &Login, client_id: &str, filters: &[Box<str>], on: bool) {
+        let named: BTreeSet<&str> = filters.iter().filter_map(|filter| device_of(filter)).collect();
+        for device in named {
+            if login.may_publish(client_id, &format!("devices/{device}/twin/reported")) {
+                self.node.listens(device, on);
+            }
+        }
+    }
+
+    /// Gives what a device reports or answers to the site. What it does not take is kept as a dead letter; on a node of no site it is a
+    /// message as any other.
+    pub(super) async fn tell_site(&self, topic: Arc<str>, payload: Bytes, login: Arc<str>) -> bool {
+        let taken = match (route(&topic), serde_json::from_slice::<Value>(&payload)) {
+            (Route::Reported(device), Ok(patch)) => {
+                self.node.site("report", json!({ "device": device, "patch": patch })).await
+            }
+            (Route::Answered(device, id), answer) => {
+                let answer = answer.unwrap_or_else(|_| String::from_utf8_lossy(&payload).into());
+                self.node.site("answer", json!({ "device": device, "id": id, "answer": answer })).await
+            }
+            _ => Err(AskError::Invalid("not a report".into())),
+        };
+        match taken {
+            Ok(_) | Err(AskError::NoSite) => true,
+            Err(AskError::Invalid(_) | AskError::NotFound(_)) => self.ingest(&topic, payload, login).await,
+            Err(AskError::Unavailable | AskError::Failed(_)) => false,
+        }
     }
 
     async fn ingest(&self, topic: &str, payload: bytes::Bytes, login: Arc<str>) -> bool {

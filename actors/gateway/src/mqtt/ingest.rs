@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use millpond_core::{
-    dead_letter::{DeadLetter, PayloadFormat},
+    dead_letter::{DeadLetter, PayloadFormat, Reason},
     time::Timestamp,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::codec::Text;
 use crate::{
-    payload::PayloadDecoder,
+    payload::{PayloadDecoder, PayloadError},
     port::{Receipt, Source, Submission},
 };
 
@@ -20,18 +20,41 @@ pub(super) enum Route<'a> {
     Device(&'a str),
     /// Events of many devices.
     Many,
+    /// What a device says that it is: `devices/{id}/twin/reported`.
+    Reported(&'a str),
+    /// What a device answers to a command: `devices/{id}/commands/{command}/result`.
+    Answered(&'a str, &'a str),
     /// Messages for subscribers.
     Other,
+}
+
+impl Route<'_> {
+    /// Whether its messages are events.
+    pub fn is_telemetry(self) -> bool {
+        matches!(self, Route::Device(_) | Route::Many)
+    }
 }
 
 pub(super) fn route(topic: &str) -> Route<'_> {
     if topic == "telemetry" {
         return Route::Many;
     }
-    match topic.strip_prefix("devices/").and_then(|rest| rest.strip_suffix("/telemetry")) {
-        Some(device) if !device.is_empty() && !device.contains('/') => Route::Device(device),
-        _ => Route::Other,
+    let Some((device, rest)) = topic.strip_prefix("devices/").and_then(|rest| rest.split_once('/')) else {
+        return Route::Other;
+    };
+    let answered = || rest.strip_prefix("commands/")?.strip_suffix("/result").filter(|command| !command.contains('/'));
+    match rest {
+        _ if device.is_empty() => Route::Other,
+        "telemetry" => Route::Device(device),
+        "twin/reported" => Route::Reported(device),
+        _ => answered().map_or(Route::Other, |command| Route::Answered(device, command)),
     }
+}
+
+/// The device of whose topics a filter speaks, when it is one.
+pub(super) fn device_of(filter: &str) -> Option<&str> {
+    let (device, _) = filter.strip_prefix("devices/")?.split_once('/')?;
+    (!device.is_empty() && !device.contains(['+', '#'])).then_some(device)
 }
 
 /// A telemetry publish that waits for credit.
@@ -61,11 +84,13 @@ impl Ingest {
         let decoder = self.decoder.get_or_insert_with(|| Box::new(PayloadDecoder::new()));
         let mut dead_letters = Vec::new();
         for Held { topic, payload } in held.drain(..) {
-            let device = match route(&topic) {
-                Route::Device(device) => Some(device),
-                Route::Many | Route::Other => None,
+            let (device, decoded) = match route(&topic) {
+                Route::Device(device) => (Some(device), decoder.decode(PayloadFormat::Unknown, Some(device), &payload)),
+                Route::Many | Route::Other => (None, decoder.decode(PayloadFormat::Unknown, None, &payload)),
+                // They come here only when the site did not take them.
+                Route::Reported(device) | Route::Answered(device, _) => (Some(device), Err(untaken())),
             };
-            if let Err(error) = decoder.decode(PayloadFormat::Unknown, device, &payload) {
+            if let Err(error) = decoded {
                 dead_letters.push(DeadLetter {
                     received,
                     reason: error.reason,
@@ -82,5 +107,37 @@ impl Ingest {
         let (receipt, told) = oneshot::channel();
         let batches = decoder.finish();
         (Submission { batches, dead_letters, source: source.clone(), received, credit, receipt }, told)
+    }
+}
+
+fn untaken() -> PayloadError {
+    let detail = "what a device reports is a JSON object, what it answers belongs to a command of its own, both within bounds";
+    PayloadError::new(Reason::Malformed, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_have_their_meanings() {
+        let check = |topic: &str, expected: Route<'_>| assert_eq!(route(topic), expected, "{topic}");
+        check("telemetry", Route::Many);
+        check("devices/press/telemetry", Route::Device("press"));
+        check("devices/press/twin/reported", Route::Reported("press"));
+        check("devices/press/twin/delta", Route::Other);
+        check("devices/press/commands/7/result", Route::Answered("press", "7"));
+        check("devices/press/commands/a/b/result", Route::Other);
+        check("devices//telemetry", Route::Other);
+        check("devices/a/b/telemetry", Route::Other);
+    }
+
+    #[test]
+    fn a_filter_may_speak_of_one_device() {
+        assert_eq!(device_of("devices/press/commands/+"), Some("press"));
+        assert_eq!(device_of("devices/press/#"), Some("press"));
+        for filter in ["devices/+/commands/#", "devices/#", "#", "devices/press", "alerts/a/b"] {
+            assert_eq!(device_of(filter), None, "{filter}");
+        }
     }
 }

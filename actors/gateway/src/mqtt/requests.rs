@@ -53,6 +53,8 @@ impl Chunk {
 pub(super) struct KnownTopic {
     name: String,
     telemetry: bool,
+    /// The site is told of it.
+    told: bool,
     allowed: bool,
     wanted: bool,
     generation: u64,
@@ -129,6 +131,12 @@ impl Connection {
             }
             self.chunk.credit_bytes += credit_bytes(&publish.payload);
             self.chunk.held.push(Held { topic: publish.topic, payload: publish.payload });
+        } else if self.known.told {
+            let message = self.message(&publish, chunk_bytes, false);
+            let (door, login) = (self.door.clone(), self.login.name.clone());
+            let (topic, payload) = (message.topic.clone(), message.payload.clone());
+            self.chunk.keeping.push(Box::pin(async move { door.tell_site(topic, payload, login).await }));
+            self.chunk.items.push(Item { id: packet_id, fate: Fate::Retained, message: Some(Box::new(message)) });
         } else if publish.retain && !self.door.broker.may_retain(&publish.topic, bytes) {
             self.chunk.items.push(Item::denied(packet_id, Reason::QuotaExceeded));
         } else {
@@ -184,7 +192,8 @@ impl Connection {
         let known = &mut self.known;
         known.name.clear();
         known.name.push_str(name);
-        known.telemetry = route(name) != Route::Other;
+        known.telemetry = route(name).is_telemetry();
+        known.told = matches!(route(name), Route::Reported(_) | Route::Answered(..));
         known.allowed = self.login.may_publish(&self.client_id, name);
         known.wanted = known.telemetry && self.door.broker.wanted(name);
         known.generation = generation;
@@ -232,7 +241,10 @@ impl Connection {
             return Ok(Err(Reason::NotAuthorized));
         }
         match self.door.broker.subscribe(&self.session, self.epoch, filter, options, subscription) {
-            Ok(qos) => Ok(Ok(qos)),
+            Ok(qos) => {
+                self.door.listens(&self.login, &self.client_id, &[(&**filter).into()], true);
+                Ok(Ok(qos))
+            }
             Err(SubscribeError::TooMany) => Ok(Err(Reason::QuotaExceeded)),
             Err(SubscribeError::Lost) => Err(Ended::told(Reason::SessionTakenOver)),
         }

@@ -162,6 +162,14 @@ impl Node for MemoryNode {
         Err(AskError::Unavailable)
     }
 
+    async fn site(&self, what: &str, body: Json) -> Result<Json, AskError> {
+        if body["device"] == "lonely" {
+            return Err(AskError::NoSite);
+        }
+        self.called(format!("site {what} {body}"));
+        Ok(json!({"done": what}))
+    }
+
     async fn health(&self) -> Health {
         let ready = !self.seen().not_ready;
         Health { status: if ready { "ok" } else { "failing" }, ready, reasons: vec![] }
