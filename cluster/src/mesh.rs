@@ -8,7 +8,8 @@
 //!                    ┌─ membership (SWIM over datagrams) ── who is there
 //! transport events ──┼─ replication (ledger) ── push, fetch, keep, confirm
 //! journal moved ─────┤        └─ copies (files)  ── adoption of nodes that are gone
-//! timers ────────────┴─ homes of devices
+//! timers ────────────┼─ homes of devices
+//! operators, devices ┴─ documents, twins, commands ── pen (the node's own journal and tables)
 //! ```
 //!
 //! Invariants
@@ -17,22 +18,29 @@
 //! 3. What a copy says that it holds is on disk.
 
 mod adoption;
+mod asking;
 mod copies;
 mod copying;
+mod documents;
 mod doubles;
 mod fetch;
 mod gone;
 mod homes;
+mod orders;
 mod others;
 mod peers;
+mod pen;
 mod push;
 mod report;
 mod requests;
 mod runs;
 mod serve;
 mod state;
+mod texts;
+mod twins;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
@@ -51,6 +59,7 @@ use millpond_gateway::port::{AskError, Json};
 use millpond_proto::{
     membership::TimerToken,
     replication::{FetchEnd, FetchId, Life},
+    twin::commands::CommandId,
     wire::Run,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -100,6 +109,11 @@ pub(crate) enum MeshMsg {
     Resolved(Vec<SocketAddr>),
     /// It is known which of the last events before the start other nodes have too.
     ClearedUp,
+    /// The data plane works with definitions of these heads, or says why not.
+    Defined {
+        heads: BTreeMap<String, String>,
+        problems: Vec<String>,
+    },
     PushFailed {
         to: Origin,
         track: Track,
@@ -128,6 +142,28 @@ pub(crate) enum MeshMsg {
         what: String,
         body: Json,
         reply: oneshot::Sender<Result<Json, AskError>>,
+    },
+    /// What the mesh itself had to write is on disk, or could not be written.
+    Written {
+        then: Vec<pen::Then>,
+        stored: bool,
+    },
+    /// Somebody listens in the name of a device, or listens no more.
+    Listens {
+        device: String,
+        on: bool,
+    },
+    /// Whether another node has a command on its disk now.
+    Handed {
+        id: CommandId,
+        taken: bool,
+    },
+    /// What all nodes know of devices has come together.
+    Devices {
+        registry: Vec<Json>,
+        lists: Vec<Json>,
+        limit: usize,
+        reply: pen::Reply,
     },
     Stop(oneshot::Sender<()>),
 }

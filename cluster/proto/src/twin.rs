@@ -86,6 +86,16 @@ impl Reported {
         changed
     }
 
+    /// The part that was written with one stamp: what a report has changed. Merged into the state before it, it gives the state after.
+    pub fn written(&self, stamp: Stamp) -> Reported {
+        let leaves = self.leaves.iter().filter(|(_, leaf)| leaf.stamp == stamp);
+        Reported { leaves: leaves.map(|(key, leaf)| (key.clone(), leaf.clone())).collect() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty()
+    }
+
     /// As the device would say it.
     pub fn value(&self) -> Json {
         let live = self.leaves.iter().filter_map(|(key, leaf)| Some((key.strip_prefix('/')?, leaf.value.as_deref()?)));

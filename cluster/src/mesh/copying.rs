@@ -37,6 +37,7 @@ impl State {
                     if let Some(run) = run.take() {
                         self.metrics.kept(&run);
                         self.learn_homes(&run);
+                        self.learn_twins(&run);
                         self.copies.keep(run);
                     }
                 }
@@ -143,7 +144,12 @@ impl State {
 
     pub(super) fn moved(&mut self) {
         match heads(&self.node.reader) {
-            Ok((head, last)) => self.replicate(replication::Input::Committed { head, last }),
+            Ok((head, last)) => {
+                self.replicate(replication::Input::Committed { head, last });
+                if let Err(error) = self.own_homes(last[Track::Results as usize]) {
+                    tracing::debug!(%error, "the homes of devices could not be read for a moment");
+                }
+            }
             Err(error) => tracing::debug!(%error, "the journal could not be read for a moment"),
         }
         let checkpoint = self.node.site.checkpoint();

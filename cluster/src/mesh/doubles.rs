@@ -129,7 +129,14 @@ impl State {
 
     pub(super) fn cleared_up(&mut self) {
         self.doubles.state = Clearing::Done;
-        self.node.site.doubt(false);
+        self.doubt_no_more();
+    }
+
+    /// A checkpoint may be kept again, unless windows that it would not contain are about to be defined.
+    pub(super) fn doubt_no_more(&self) {
+        if self.doubles.state == Clearing::Done && self.definitions.is_settled() {
+            self.node.site.doubt(false);
+        }
     }
 
     /// Whether devices that come may be asked for: the others' news have arrived, or it was waited for them.

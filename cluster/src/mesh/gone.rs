@@ -13,14 +13,25 @@ use millpond_store::{ReadError, Reader};
 use super::{Arrival, MeshMsg, adoption, state::State};
 
 impl State {
-    pub(super) fn own_homes(&mut self) -> Result<(), ReadError> {
-        let mut found = Vec::new();
-        self.node.reader.scan(Class::State, Seq(1), |row| {
+    /// Which devices are at home here by this node's own records up to `head`. Those that were nowhere before are to be registered.
+    pub(super) fn own_homes(&mut self, head: Seq) -> Result<(), ReadError> {
+        if head <= self.own_homes_to {
+            return Ok(());
+        }
+        let (mut found, mut read_to) = (Vec::new(), head);
+        self.node.reader.scan(Class::State, self.own_homes_to.next(), |row| {
             found.extend(homes_in(row.kind, row.payload));
+            read_to = read_to.max(row.seq);
             ControlFlow::Continue(())
         })?;
+        self.own_homes_to = read_to;
         for home in found {
+            let device = home.device.clone();
             self.homes.learn(self.me, home);
+            if self.homes.is_first(&device, self.me) && self.shelf.documents.is_unknown(&device) {
+                self.newcomers.insert(device.clone());
+            }
+            self.twins.due.insert(device);
         }
         Ok(())
     }
@@ -51,6 +62,7 @@ impl State {
         if !moved.is_empty() && origin != self.me {
             (self.node.release)(&moved);
         }
+        self.twins.due.extend(moved);
     }
 
     pub(super) fn arrive(&mut self, devices: &[String]) -> Arrival {

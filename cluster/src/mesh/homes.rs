@@ -36,6 +36,11 @@ impl Homes {
         Home { device: device.to_owned(), moves }
     }
 
+    /// Whether the device was at home at `origin` before it was anywhere else, and is still.
+    pub fn is_first(&self, device: &str, origin: Origin) -> bool {
+        self.by_device.get(device) == Some(&(1, origin))
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, Origin)> {
         self.by_device.iter().map(|(device, (_, origin))| (device.as_str(), *origin))
     }

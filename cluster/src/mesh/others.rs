@@ -99,6 +99,10 @@ impl Others for MeshOthers {
         }
     }
 
+    fn listens(&self, device: &str, on: bool) {
+        let _ = self.actor.cast(MeshMsg::Listens { device: device.to_owned(), on });
+    }
+
     async fn operate(&self, what: &str, body: Json) -> Result<Json, AskError> {
         let what = what.to_owned();
         let answer = self.ask_actor(|reply| MeshMsg::Operate { what, body, reply }).await;

@@ -12,6 +12,7 @@ use millpond_core::{
 };
 use millpond_env::Mono;
 use millpond_proto::{
+    documents,
     membership::{self, Health},
     replication,
     wire::{self, Hello, Message},
@@ -49,6 +50,7 @@ impl State {
             self.peers.insert(peer, Peer { link: link.clone(), hello: None, push: queue, clock_ahead_ms: None });
         if before.is_some_and(|peer| peer.hello.is_some()) {
             self.replicate(replication::Input::PeerDown(peer));
+            self.document(documents::Input::PeerDown(peer));
         }
         let hello = Hello {
             version: wire::VERSION,
@@ -69,6 +71,7 @@ impl State {
         tracing::info!(peer = %peer.short(), why, "the link is over");
         if self.peers.remove(&peer).is_some_and(|peer| peer.hello.is_some()) {
             self.replicate(replication::Input::PeerDown(peer));
+            self.document(documents::Input::PeerDown(peer));
         }
         self.metrics.links.set(self.peers.len() as i64);
     }
@@ -93,7 +96,7 @@ impl State {
                     self.copies.keep_checkpoint(checkpoint);
                 }
             }
-            Message::Document(_) => {}
+            Message::Document(bytes) => self.heard_document(from, &bytes),
             Message::Peers(peers) => self.told_of_peers(peers),
             Message::Ping { sent_ns } => {
                 let pong = Message::Pong { sent_ns, wall_ms: self.env.wall().as_millis() };
@@ -115,6 +118,7 @@ impl State {
         peer.hello = Some(hello);
         let addr = peer.link.remote();
         self.replicate(replication::Input::PeerUp(from));
+        self.document(documents::Input::PeerUp(from));
         self.remember(from, addr);
         // A node that listens everywhere does not know where others reach it; they do.
         let others = self.peers.iter().filter(|(peer, _)| **peer != from);

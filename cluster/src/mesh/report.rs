@@ -1,10 +1,9 @@
 //! What operators and Prometheus are told.
 
-use millpond_gateway::port::{AskError, Json};
+use millpond_gateway::port::Json;
 use millpond_proto::{membership::Health, wire::Run};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use super::state::State;
 
@@ -16,6 +15,7 @@ pub(super) struct MeshMetrics {
     pub malformed: IntCounter,
     pub ignored: IntCounter,
     pub panics: IntCounter,
+    pub rejected_definitions: IntGauge,
     pub adopted_panes: IntCounter,
     kept_records: IntCounterVec,
     kept_bytes: IntCounterVec,
@@ -47,6 +47,13 @@ impl MeshMetrics {
             panics: register(
                 registry,
                 IntCounter::new("millpond_site_panics_total", "Times that the mesh failed at a message and went on")?,
+            )?,
+            rejected_definitions: register(
+                registry,
+                IntGauge::new(
+                    "millpond_site_rejected_definitions",
+                    "Problems of the site's newest windows, rules, schemas and types; the earlier ones stay",
+                )?,
             )?,
             adopted_panes: register(
                 registry,
@@ -126,16 +133,7 @@ impl State {
         }
     }
 
-    pub(super) fn operate(&mut self, what: &str, _body: &Json, reply: oneshot::Sender<Result<Json, AskError>>) {
-        let answer = match what {
-            "members" => Ok(self.members_json()),
-            "ledger" => Ok(self.ledger_json()),
-            other => Err(AskError::NotFound(format!("the mesh does not know `{other}`"))),
-        };
-        let _ = reply.send(answer);
-    }
-
-    fn members_json(&self) -> Json {
+    pub(super) fn members_json(&self) -> Json {
         let devices = |origin| self.homes.iter().filter(|(_, home)| *home == origin).count();
         let me = json!({
             "origin": self.me.to_string(),
@@ -171,7 +169,7 @@ impl State {
         json!({ "site": self.identity.site, "members": members })
     }
 
-    fn ledger_json(&self) -> Json {
+    pub(super) fn ledger_json(&self) -> Json {
         let rows: Vec<Json> =
             self.replication.ledger().iter().filter_map(|row| serde_json::to_value(row).ok()).collect();
         json!({ "self": self.me.to_string(), "head": self.node.site.head().0, "confirmed": self.node.site.confirmed().0, "rows": rows })

@@ -49,7 +49,7 @@ impl State {
             Request::Seen { origin, devices } => self.seen(origin, devices, replies),
             Request::Accepted { devices } => self.accepted(devices, replies),
             Request::Ask { what, body } if what == millpond_actors::QUERY => self.ask_journals(&body, replies),
-            Request::Ask { .. } => self.answer(replies, Reply::Unknown),
+            Request::Ask { what, body } => self.asked(&what, &body, replies),
         }
     }
 
@@ -63,7 +63,7 @@ impl State {
         });
     }
 
-    fn answer(&self, mut replies: Replies, reply: Reply) {
+    pub(super) fn answer(&self, mut replies: Replies, reply: Reply) {
         self.env.spawn(async move {
             let _ = replies.send(wire::encode(&reply)).await;
             replies.finish();

@@ -6,16 +6,19 @@ use std::{
     sync::Arc,
 };
 
-use millpond_actors::{Running, Writer, config::Config, settings::Current, site::Site};
+use millpond_actors::{DevicesAsked, Found, Running, Settings, Writer, config::Config, settings::Current, site::Site};
 use millpond_core::{
     admission::Known,
     ids::{Incarnation, Origin, Seq},
+    problem::SpecProblem,
     record::{Class, Track},
+    schema::Pattern,
     time::Span,
 };
 use millpond_env::{Env, Mono, StdRng};
+use millpond_gateway::broker::Broker;
 use millpond_proto::{
-    Now,
+    Now, documents,
     membership::{self, Member, Membership},
     replication::{self, Copied, Life, Replication},
     wire::{self, Hello, Message},
@@ -30,12 +33,17 @@ use super::{
     adoption::Adoptions,
     copies::Copies,
     copying::heads,
+    documents::Shelf,
     doubles::Doubles,
     homes::Homes,
+    orders::Orders,
     peers::{advertised, peers_on_disk},
+    pen,
     push::Push,
     report::MeshMetrics,
     serve,
+    texts::Definitions,
+    twins::Twins,
 };
 use crate::{
     identity::{Desk, NodeIdentity},
@@ -46,6 +54,9 @@ use crate::{
 const DIAL_EVERY: Span = Span::from_secs(1);
 const PING_EVERY: Span = Span::from_secs(5);
 
+/// Goes on with other definitions, or says what is wrong with them.
+type Reconfigure = Arc<dyn Fn(Settings) -> oneshot::Receiver<Result<(), Vec<SpecProblem>>> + Send + Sync>;
+
 /// The node's data plane, as the mesh needs it.
 pub(crate) struct Plane {
     pub reader: Reader,
@@ -54,6 +65,9 @@ pub(crate) struct Plane {
     pub known: Arc<dyn Fn(Vec<String>) -> oneshot::Receiver<Vec<Known>> + Send + Sync>,
     pub release: Arc<dyn Fn(&[String]) + Send + Sync>,
     pub rebuild: Arc<dyn Fn() -> oneshot::Receiver<()> + Send + Sync>,
+    pub reconfigure: Reconfigure,
+    pub devices: Arc<dyn Fn(DevicesAsked) -> Found + Send + Sync>,
+    pub broker: Arc<Broker>,
     pub incarnation: Incarnation,
     /// The checkpoint that this life began with.
     pub recovered_from: Seq,
@@ -70,6 +84,9 @@ impl Plane {
             known: Arc::new(running.known()),
             release: Arc::new(running.release()),
             rebuild: Arc::new(running.rebuild()),
+            reconfigure: Arc::new(running.reconfigure()),
+            devices: Arc::new(running.devices()),
+            broker: running.broker.clone(),
             incarnation: running.opened.incarnation,
             recovered_from: millpond_actors::checkpoint_cursor(&running.reader),
             boots: running.opened.boots,
@@ -108,6 +125,17 @@ pub(crate) struct State {
     /// What is held of each copy, on disk.
     pub(super) held: BTreeMap<(Life, Track), Seq>,
     pub(super) homes: Homes,
+    /// Own records up to here were looked through for homes.
+    pub(super) own_homes_to: Seq,
+    /// Devices that are to be entered into the registry.
+    pub(super) newcomers: BTreeSet<String>,
+    pub(super) device_types: Vec<(String, Vec<Pattern>)>,
+    pub(super) shelf: Shelf,
+    pub(super) twins: Twins,
+    pub(super) orders: Orders,
+    /// What must be written, and reports, which may be refused.
+    pub(super) files: mpsc::UnboundedSender<pen::Job>,
+    pub(super) reports: mpsc::UnboundedSender<pen::Job>,
     pub(super) adoptions: Adoptions,
     pub(super) permits: Arc<Semaphore>,
     pub(super) dialled_at: Mono,
@@ -115,6 +143,7 @@ pub(crate) struct State {
     pub(super) checkpoint: Seq,
     pub(super) desk: Arc<Desk>,
     pub(super) doubles: Doubles,
+    pub(super) definitions: Definitions,
     /// Devices that come, to be answered for when the others' news have arrived.
     arriving: Vec<(Vec<String>, oneshot::Sender<Arrival>)>,
     pub(super) metrics: MeshMetrics,
@@ -148,10 +177,17 @@ impl State {
         let replication = Replication::new(replication::Settings { me: life, replicas }, head, last, copied);
         let metrics = MeshMetrics::new(&node.registry)?;
         let addrs = peers_on_disk(&node.reader)?;
+        let shelf = Shelf::load(&node.reader, me, node.incarnation, node.boots)?;
+        let (twins, orders) = (Twins::load(&node.reader)?, Orders::load(&node.reader)?);
+        let (files, reports) = (writes(&env, &node.writer, &actor, true), writes(&env, &node.writer, &actor, false));
+        let types = config.device_types.iter();
+        let patterns = |names: &[String]| names.iter().map(|name| Pattern::new(name)).collect();
+        let device_types = types.map(|kind| (kind.name.clone(), patterns(&kind.devices))).collect();
         let mut state = State {
             checkpoint: node.site.checkpoint(),
             desk: Arc::new(Desk::new(env.clone())),
             doubles: Doubles::new(env.now(), head),
+            definitions: Definitions::at_start(),
             arriving: Vec::new(),
             dialled_at: Mono(0),
             pinged_at: env.now(),
@@ -173,12 +209,25 @@ impl State {
             shared,
             held,
             homes: Homes::default(),
+            own_homes_to: Seq(0),
+            newcomers: BTreeSet::new(),
+            device_types,
+            shelf,
+            twins,
+            orders,
+            files,
+            reports,
             adoptions: Adoptions::default(),
             metrics,
         };
         state.resolve_seeds();
-        state.own_homes()?;
-        readers.iter().for_each(|(life, reader)| state.homes_of(*life, reader));
+        state.own_homes(last[Track::Results as usize])?;
+        readers.iter().for_each(|(life, reader)| {
+            state.homes_of(*life, reader);
+            state.twins_of(*life, reader);
+        });
+        let known = state.shelf.documents.with_desired();
+        state.twins.due.extend(known);
         state.show_copies();
         state.members_changed();
         Ok(state)
@@ -204,11 +253,16 @@ impl State {
             MeshMsg::FetchEnded { id, how } => self.replicate(replication::Input::FetchEnded { id, how }),
             MeshMsg::Adopted { life, head, adopted } => self.adopted(life, head, adopted),
             MeshMsg::ClearedUp => self.cleared_up(),
+            MeshMsg::Defined { heads, problems } => self.defined(heads, problems),
             MeshMsg::Arrive { devices, reply } => self.arriving.push((devices, reply)),
             MeshMsg::Elsewhere(reply) => {
                 let _ = reply.send(self.elsewhere());
             }
             MeshMsg::Operate { what, body, reply } => self.operate(&what, &body, reply),
+            MeshMsg::Written { then, stored } => self.written(then, stored),
+            MeshMsg::Listens { device, on } => self.listens(&device, on),
+            MeshMsg::Handed { id, taken } => self.handed(id, taken),
+            MeshMsg::Devices { registry, lists, limit, reply } => self.list_devices(registry, lists, limit, reply),
             MeshMsg::Stop(reply) => self.stop(reply),
         }
         if self.is_settled() {
@@ -269,10 +323,25 @@ impl State {
             let sent_ns = now.0;
             self.peers.keys().for_each(|peer| self.say(*peer, Class::Alert, &Message::Ping { sent_ns }));
         }
+        self.define();
         self.clear_up();
         self.adopt();
+        self.tick_documents();
+        self.tick_twins();
+        self.tick_orders();
         self.show_copies();
         self.measure();
+    }
+
+    fn written(&mut self, then: Vec<pen::Then>, stored: bool) {
+        for then in then {
+            match then {
+                pen::Then::Document(id) => self.document(documents::Input::Saved(id)),
+                pen::Then::Command(id) => self.order_saved(id),
+                pen::Then::Report { device, change, reply } => self.reported(&device, &change, stored, reply),
+            }
+        }
+        self.answer_settled();
     }
 
     fn stop(&mut self, reply: oneshot::Sender<()>) {
@@ -286,4 +355,15 @@ impl State {
             let _ = reply.send(());
         });
     }
+}
+
+/// A queue to the node's own journal and tables.
+fn writes(env: &Env, writer: &Writer, actor: &ActorRef<MeshMsg>, insists: bool) -> mpsc::UnboundedSender<pen::Job> {
+    let (queue, jobs) = mpsc::unbounded_channel();
+    let actor = actor.clone();
+    let tell = move |then, stored| {
+        let _ = actor.cast(MeshMsg::Written { then, stored });
+    };
+    env.spawn(pen::write(env.clone(), writer.clone(), jobs, insists, tell));
+    queue
 }

@@ -142,13 +142,62 @@ fn state() -> Vec<Route> {
 fn of_site() -> Vec<Route> {
     use Access::{Admin, Operator};
     vec![
-        route("get", "/v1/site/members", Operator, get(site::members), "Nodes of the site, and how well they are reached.", "Any"),
-        route("get", "/v1/site/ledger", Operator, get(site::ledger), "Which records of which node are held here, and which are missing.", "Any"),
-        route("get", "/v1/site/conflicts", Operator, get(site::conflicts), "What several people wrote at once; the first version holds until somebody decides.", "Any"),
-        route("post", "/v1/site/conflicts/resolve", Admin, post(site::resolve), "Decides for one of the versions.", "Any"),
-        route("get", "/v1/site/texts/{kind}", Operator, get(site::texts), "Texts of a kind: rules, windows, schemas, device_types or configuration.", "Any"),
-        route("get", "/v1/site/texts/{kind}/{name}", Operator, get(site::text), "One text, with the head of its kind.", "Any"),
-        route("put", "/v1/site/texts/{kind}/{name}", Admin, put(site::put_text), "Writes a text, as TOML or JSON, for the whole site.", "Any"),
+        route(
+            "get",
+            "/v1/site/members",
+            Operator,
+            get(site::members),
+            "Nodes of the site, and how well they are reached.",
+            "Any",
+        ),
+        route(
+            "get",
+            "/v1/site/ledger",
+            Operator,
+            get(site::ledger),
+            "Which records of which node are held here, and which are missing.",
+            "Any",
+        ),
+        route(
+            "get",
+            "/v1/site/conflicts",
+            Operator,
+            get(site::conflicts),
+            "What several people wrote at once; the first version holds until somebody decides.",
+            "Any",
+        ),
+        route(
+            "post",
+            "/v1/site/conflicts/resolve",
+            Admin,
+            post(site::resolve),
+            "Decides for one of the versions.",
+            "Any",
+        ),
+        route(
+            "get",
+            "/v1/site/texts/{kind}",
+            Operator,
+            get(site::texts),
+            "Texts of a kind: rules, windows, schemas, device_types or configuration.",
+            "Any",
+        ),
+        route(
+            "get",
+            "/v1/site/texts/{kind}/{name}",
+            Operator,
+            get(site::text),
+            "One text, with the head of its kind.",
+            "Any",
+        ),
+        route(
+            "put",
+            "/v1/site/texts/{kind}/{name}",
+            Admin,
+            put(site::put_text),
+            "Writes a text, as TOML or JSON, for the whole site.",
+            "Any",
+        ),
         route("delete", "/v1/site/texts/{kind}/{name}", Admin, delete(site::remove_text), "Removes a text.", "Any"),
     ]
 }
@@ -156,15 +205,71 @@ fn of_site() -> Vec<Route> {
 fn twins() -> Vec<Route> {
     use Access::{Admin, Anyone, Operator};
     vec![
-        route("put", "/v1/devices/{device}", Admin, put(site::register), "Says all that the registry has of a device; one that was deleted begins a new life.", "Any"),
-        route("delete", "/v1/devices/{device}", Admin, delete(site::delete), "Deletes a device from the registry of the site.", "Any"),
-        route("get", "/v1/devices/{device}/twin", Anyone, get(site::twin), "What a device should be, says it is, and still has to do about it.", "Any"),
-        route("patch", "/v1/devices/{device}/twin/desired", Operator, patch(site::desired), "Merges a patch (RFC 7396) into what a device should be.", "Any"),
-        route("patch", "/v1/devices/{device}/twin/reported", Anyone, patch(site::reported), "Merges a patch (RFC 7396) into what a device says that it is.", "Any"),
-        route("post", "/v1/devices/{device}/commands", Operator, post(site::command), "Tells a device to do something; answered when that is on disk.", "Any"),
-        route("get", "/v1/devices/{device}/commands", Operator, get(site::commands), "Commands of a device that are not finished, in their order.", "Any")
-            .params(const { &[LIMIT] }),
-        route("get", "/v1/devices/{device}/commands/{command}", Operator, get(site::command_status), "How a command stands.", "Any"),
+        route(
+            "put",
+            "/v1/devices/{device}",
+            Admin,
+            put(site::register),
+            "Says all that the registry has of a device; one that was deleted begins a new life.",
+            "Any",
+        ),
+        route(
+            "delete",
+            "/v1/devices/{device}",
+            Admin,
+            delete(site::delete),
+            "Deletes a device from the registry of the site.",
+            "Any",
+        ),
+        route(
+            "get",
+            "/v1/devices/{device}/twin",
+            Anyone,
+            get(site::twin),
+            "What a device should be, says it is, and still has to do about it.",
+            "Any",
+        ),
+        route(
+            "patch",
+            "/v1/devices/{device}/twin/desired",
+            Operator,
+            patch(site::desired),
+            "Merges a patch (RFC 7396) into what a device should be.",
+            "Any",
+        ),
+        route(
+            "patch",
+            "/v1/devices/{device}/twin/reported",
+            Anyone,
+            patch(site::reported),
+            "Merges a patch (RFC 7396) into what a device says that it is.",
+            "Any",
+        ),
+        route(
+            "post",
+            "/v1/devices/{device}/commands",
+            Operator,
+            post(site::command),
+            "Tells a device to do something; answered when that is on disk.",
+            "Any",
+        ),
+        route(
+            "get",
+            "/v1/devices/{device}/commands",
+            Operator,
+            get(site::commands),
+            "Commands of a device that are not finished, in their order.",
+            "Any",
+        )
+        .params(const { &[LIMIT] }),
+        route(
+            "get",
+            "/v1/devices/{device}/commands/{command}",
+            Operator,
+            get(site::command_status),
+            "How a command stands.",
+            "Any",
+        ),
     ]
 }
 

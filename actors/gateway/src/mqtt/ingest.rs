@@ -111,7 +111,8 @@ impl Ingest {
 }
 
 fn untaken() -> PayloadError {
-    let detail = "what a device reports is a JSON object, what it answers belongs to a command of its own, both within bounds";
+    let detail =
+        "what a device reports is a JSON object, what it answers belongs to a command of its own, both within bounds";
     PayloadError::new(Reason::Malformed, detail)
 }
 

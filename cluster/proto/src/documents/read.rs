@@ -62,6 +62,27 @@ impl Documents {
         }
     }
 
+    /// Whether all that is said here of a device or text is on disk.
+    pub fn is_settled(&self, kind: Kind, name: &str) -> bool {
+        self.docs.get(&Slot::of(kind, name)).is_none_or(|doc| doc.pending.is_empty() && doc.is_durable())
+    }
+
+    /// Whether a device was deleted, and not registered since.
+    pub fn is_deleted(&self, device: &str) -> bool {
+        matches!(self.life(device), Life::Deleted(_))
+    }
+
+    /// Whether nobody ever registered a device.
+    pub fn is_unknown(&self, device: &str) -> bool {
+        self.life(device) == Life::Unknown
+    }
+
+    /// Devices of which somebody said what they should be, deleted ones among them.
+    pub fn with_desired(&self) -> BTreeSet<String> {
+        let desired = self.docs.values().filter(|doc| doc.slot.kind == Kind::Desired);
+        desired.flat_map(|doc| doc.view.keys()).map(|key| subject(key)).collect()
+    }
+
     /// What is said of a device that is registered.
     pub fn device(&self, name: &str) -> Option<Json> {
         let Life::Alive(life) = self.life(name) else { return None };

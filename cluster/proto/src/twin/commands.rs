@@ -82,6 +82,8 @@ pub enum Input {
         device: String,
         answer: Result<Json, String>,
     },
+    /// Another node has the command on disk: it is that node's to deliver.
+    Gone(CommandId),
     /// Some time went by; given at least every second.
     Tick,
 }
@@ -165,8 +167,28 @@ impl Commands {
                     self.finish(&id, answer.map_or_else(Status::Failed, Status::Delivered), effects);
                 }
             }
+            Input::Gone(id) => self.gone(id, effects),
             Input::Tick => {}
         }
+    }
+
+    fn gone(&mut self, id: CommandId, effects: &mut Vec<Effect>) {
+        let Some(kept) = self.all.get(&id).filter(|kept| !kept.entry.status.is_final()) else { return };
+        let command = &kept.entry.command;
+        self.deadlines.remove(&(command.deadline, id.clone()));
+        if let Some(open) = self.open.get_mut(&command.device) {
+            open.remove(&(command.created, id.clone()));
+            if open.is_empty() {
+                self.open.remove(&command.device);
+            }
+        }
+        self.all.remove(&id);
+        effects.push(Effect::Save(id, None));
+    }
+
+    /// Devices with unfinished commands.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        self.open.keys().map(String::as_str)
     }
 
     fn submit(&mut self, now: Timestamp, command: Command, effects: &mut Vec<Effect>) {

@@ -32,6 +32,17 @@ fn what_was_reported_is_read_back_from_its_bytes() {
     assert_eq!(record::decode(&bytes), Ok(reported));
 }
 
+#[test]
+fn what_a_report_changed_is_enough_to_know_it() {
+    let mut before = Reported::default();
+    before.report(stamp(1, 1, 1), &json!({"net": {"rssi": -60, "ip": "10.0.0.2"}, "speed": 5})).expect("fine");
+    let mut after = before.clone();
+    after.report(stamp(2, 1, 2), &json!({"net": "down"})).expect("fine");
+    let change = after.written(stamp(2, 1, 2));
+    assert_eq!(merged(&before, &change), after);
+    assert!(after.written(stamp(3, 1, 3)).is_empty());
+}
+
 fn leaf() -> impl Strategy<Value = Json> {
     prop_oneof![Just(Json::Null), (0..3i64).prop_map(Json::from), Just(json!([1]))]
 }
@@ -185,6 +196,18 @@ fn after_a_start_what_was_open_is_delivered_in_order() {
     let effects = give(&mut commands, 1, Input::DeviceUp("press".to_string()));
     let order: Vec<_> = effects.iter().map(|effect| matches!(effect, Effect::Deliver(it) if it.id.0 == "b")).collect();
     assert_eq!(order, [true, false]);
+}
+
+#[test]
+fn a_command_that_another_node_has_is_delivered_there() {
+    let mut commands = Commands::default();
+    let id = CommandId("1".to_string());
+    give(&mut commands, 0, Input::Submit(command("1", "press", 9_000, 1)));
+    give(&mut commands, 0, Input::Saved(id.clone()));
+    assert_eq!(give(&mut commands, 1, Input::Gone(id.clone())), [Effect::Save(id.clone(), None)]);
+    assert_eq!(give(&mut commands, 2, Input::DeviceUp("press".to_string())), []);
+    assert_eq!(give(&mut commands, 9_000, Input::Tick), []);
+    assert_eq!((commands.status(&id), commands.devices().count()), (None, 0));
 }
 
 #[test]
