@@ -9,5 +9,6 @@ mod metrics;
 mod recorded;
 mod replay;
 mod sim;
+mod site;
 mod support;
 mod webhook;

@@ -1,6 +1,7 @@
 //! A node as a child process, and the smallest clients that can talk to it.
 
 pub mod mqtt;
+pub mod site;
 
 use std::{
     fmt::Write as _,
@@ -20,6 +21,8 @@ pub struct Node {
     child: Child,
     pub mqtt: SocketAddr,
     pub http: SocketAddr,
+    /// Where other nodes of its site reach it, when it belongs to one.
+    pub site: Option<SocketAddr>,
 }
 
 impl Node {
@@ -35,11 +38,10 @@ impl Node {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the node starts");
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let line = lines.find_map(|line| line.ok().filter(|line| line.starts_with("ready"))).expect("a `ready` line");
-        let address = |key: &str| {
-            let word = line.split_whitespace().find_map(|word| word.strip_prefix(key)).expect("an address");
-            word.parse().expect("an address")
-        };
-        Node { mqtt: address("mqtt="), http: address("http="), child }
+        let word = |key: &str| line.split_whitespace().find_map(|word| word.strip_prefix(key));
+        let address = |key: &str| word(key).map(|word| word.parse().expect("an address"));
+        let (mqtt, http) = (address("mqtt=").expect("a door"), address("http=").expect("a door"));
+        Node { mqtt, http, site: address("site="), child }
     }
 
     pub fn pid(&self) -> u32 {
@@ -66,6 +68,17 @@ impl Node {
         let body = response.body_mut().with_config().limit(1 << 30).read_to_string().expect("a body");
         assert_eq!(response.status(), 200, "GET {path}: {body}");
         serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// The sum of a metric over its labels; 0 when it was never counted.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut response = agent().get(format!("http://{}/metrics", self.http)).call().expect("an answer");
+        let text = response.body_mut().read_to_string().expect("a body");
+        let values = text.lines().filter_map(|line| line.strip_prefix(name));
+        values
+            .filter(|rest| rest.starts_with([' ', '{']))
+            .filter_map(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// POST; the status, or nothing when the connection broke.

@@ -13,12 +13,13 @@ mod enrolment;
 pub mod files;
 mod key;
 mod pem;
+mod revocation;
 #[cfg(test)]
 mod tests;
 mod token;
 mod trusted;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use millpond_core::{
     ids::{Incarnation, Origin},
@@ -37,6 +38,7 @@ pub use self::{
     enrolment::{Answer, Ask, Effect, Enrolment, Member, NAME_BYTES_MAX, Refusal, is_name},
     files::IdentityError,
     key::Key,
+    revocation::{REVOKED_MAX, Revocations},
     token::{ADDRESSES_MAX, BadToken, Token},
     trusted::{Trusted, is_file_name, load_trusted, save_trusted},
 };
@@ -61,6 +63,8 @@ pub struct NodeIdentity {
     pub key: PrivateKeyDer<'static>,
     pub roots: Arc<RootCertStore>,
     pub revoked: BTreeSet<Origin>,
+    /// Where the node was reached that let this one in.
+    pub first_seeds: Vec<SocketAddr>,
     pub expires: Timestamp,
     /// Whether the key of the authority is here, so that others join through this node.
     pub founder: bool,
@@ -93,6 +97,7 @@ impl NodeIdentity {
             key: key.pkcs8().into(),
             roots: Arc::new(roots),
             revoked: BTreeSet::new(),
+            first_seeds: Vec::new(),
             founder: false,
         })
     }
@@ -100,6 +105,11 @@ impl NodeIdentity {
     /// From when on it is time for another certificate: the last third of this one's life.
     pub fn renew_at(&self) -> Timestamp {
         self.expires.saturating_sub(Span(VALID.0 / 3))
+    }
+
+    /// The certificate of the site's authority.
+    pub fn authority_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.last()
     }
 
     /// SHA-256 of the certificate of the site's authority.

@@ -38,6 +38,7 @@ mod serve;
 mod state;
 mod texts;
 mod twins;
+mod upkeep;
 
 use std::{
     collections::BTreeMap,
@@ -68,7 +69,7 @@ use tokio::sync::oneshot;
 
 use self::{others::MeshOthers, state::State};
 use crate::{
-    identity::NodeIdentity,
+    identity::{IdentityError, NodeIdentity, files},
     transport::{Event, OpenError, Options, Transport},
 };
 
@@ -89,6 +90,8 @@ pub struct Mesh {
 pub enum MeshError {
     #[error("the port for the other nodes of the site could not be opened")]
     Transport(#[from] OpenError),
+    #[error("the address of this node could not be kept")]
+    Address(#[from] IdentityError),
     #[error("the copies of other nodes' journals could not be found")]
     Copies(#[source] std::io::Error),
     #[error("the journal could not be read")]
@@ -165,6 +168,10 @@ pub(crate) enum MeshMsg {
         limit: usize,
         reply: pen::Reply,
     },
+    /// What the files say of who is revoked; nothing when they could not be read.
+    Looked(Option<upkeep::Looked>),
+    /// Another certificate, when there was one to be had.
+    Renewed(Option<Arc<NodeIdentity>>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -183,6 +190,7 @@ pub(crate) struct Arguments {
     pub config: Arc<Config>,
     pub settings: Current,
     pub identity: Arc<NodeIdentity>,
+    pub provider: Arc<CryptoProvider>,
     pub node: state::Plane,
     pub transport: Transport,
     /// Copies that earlier lives left here.
@@ -205,8 +213,12 @@ impl Mesh {
         provider: Arc<CryptoProvider>,
         running: &Running,
     ) -> Result<Mesh, MeshError> {
-        let options = Options { listen: config.site.listen, identity: identity.clone(), provider };
+        let options = Options { listen: config.site.listen, identity: identity.clone(), provider: provider.clone() };
         let (transport, mut events) = Transport::open(&env, options).await?;
+        let advertised = peers::advertised(config, transport.local_addr());
+        let disk = env.disk.clone();
+        let kept = env.unblock(move || files::save_address(disk.as_ref(), advertised)).await;
+        kept.unwrap_or(Ok(()))?;
         let listing = env.clone();
         let found = env.unblock(move || copies::Copies::found(&listing)).await;
         let found = found.unwrap_or_else(|| Err(std::io::ErrorKind::Interrupted.into())).map_err(MeshError::Copies)?;
@@ -216,6 +228,7 @@ impl Mesh {
             config: Arc::new(config.clone()),
             settings: running.settings.clone(),
             identity,
+            provider,
             node: state::Plane::of(running),
             transport: transport.clone(),
             found,

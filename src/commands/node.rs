@@ -29,7 +29,7 @@ use crate::{
 /// Join a site, invite to it, leave it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  millpond node invite --address 10.0.0.5:7400             on the node at which the site was founded, while it runs
+  millpond node invite --address 10.0.0.5:7800             on the node at which the site was founded, while it runs
   millpond node join mpj1-... --name oven-2                on the new node, before it starts
   millpond node show
   millpond node revoke 858d9d89833a51e66bc86cb907c13fbe    on the founder: that node is not believed any more")]
@@ -42,8 +42,9 @@ pub struct Args {
 enum What {
     /// Print an invitation: one line that lets one node join, once
     Invite {
-        /// Address of this node's mesh port as the new node reaches it; may be repeated
-        #[arg(long = "address", required = true, value_name = "IP:PORT")]
+        /// Address of this node's mesh port as the new node reaches it; may be repeated. When it is left out: the one that the running node
+        /// listens on or advertises
+        #[arg(long = "address", value_name = "IP:PORT")]
         addresses: Vec<SocketAddr>,
         /// How long the invitation is good for
         #[arg(long, default_value = "1h", value_name = "SPAN")]
@@ -102,15 +103,25 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     Ok(exit::OK)
 }
 
-fn invite(data: &Path, addresses: Vec<SocketAddr>, expires: Span) -> anyhow::Result<()> {
+fn invite(data: &Path, mut addresses: Vec<SocketAddr>, expires: Span) -> anyhow::Result<()> {
     let (env, me) = member(data)?;
     if !me.founder {
         let told = Told::new(format!("site {} was not founded on this node", me.site)).failure(Failure::NoInput);
         return Err(told.code("MP0602").hint("invite on the node that has identity/authority.key").into());
     }
+    if addresses.is_empty() {
+        let running = files::address(env.disk.as_ref()).map_err(identity_told)?;
+        addresses.extend(running.filter(|addr| !addr.ip().is_unspecified()));
+    }
+    if addresses.is_empty() {
+        let told = Told::new("it is not known where others reach this node").failure(Failure::BadInput);
+        return Err(told
+            .hint("say it: --address IP:PORT, or `advertise` in the section [site] of the configuration")
+            .into());
+    }
     if addresses.len() > identity::ADDRESSES_MAX || addresses.iter().any(|addr| addr.ip().is_unspecified()) {
         let told = Told::new("an invitation names 1 to 16 addresses at which others reach this node");
-        return Err(told.hint("for example --address 10.0.0.5:7400, not 0.0.0.0").into());
+        return Err(told.hint("for example --address 10.0.0.5:7800, not 0.0.0.0").into());
     }
     let until = env.wall().saturating_add(expires);
     let token = identity::invite(&env, &mut env.rng("invitation"), &me, addresses, until).map_err(identity_told)?;
@@ -130,6 +141,7 @@ async fn join(data: &Path, token: &str, name: String) -> anyhow::Result<()> {
     let me = joined.map_err(|error| enrol_told(error, &token))?;
     out(format!("{}\n", me.origin))?;
     eprintln!("{} is a node of site {} now, with the origin above, until {}.", me.node, me.site, me.expires);
+    eprintln!("Next: start it; it finds the others by itself.");
     Ok(())
 }
 
@@ -156,7 +168,12 @@ fn revoke(data: &Path, origin: Origin) -> anyhow::Result<()> {
     let mut revoked = files::read_revoked(disk).map_err(identity_told)?;
     revoked.insert(origin);
     files::save_revoked(disk, &revoked).map_err(identity_told)?;
-    eprintln!("{origin} is revoked here; a running node notices within seconds.");
+    if me.founder {
+        eprintln!("{origin} is revoked; the running node notices within seconds, and tells the others.");
+    } else {
+        eprintln!("{origin} is revoked on this node alone, which notices within seconds.");
+        eprintln!("For the whole site: `millpond node revoke {origin}` on the node at which it was founded.");
+    }
     Ok(())
 }
 
@@ -212,7 +229,7 @@ pub fn newcomer_of(env: &Env, data: &Path, node: String) -> anyhow::Result<Newco
     let disk = env.disk.clone();
     let open: OpenDevice = Box::new(move || disk.open(STORE_FILE));
     let found = inspect(&open).map_err(|error| store_told("cannot read which node this is", error))?;
-    Ok(Newcomer { origin: found.origin, incarnation: found.incarnation, node })
+    Ok(Newcomer { origin: found.origin, incarnation: Incarnation(found.incarnation.founding().into()), node })
 }
 
 pub fn identity_told(error: IdentityError) -> anyhow::Error {
@@ -236,7 +253,7 @@ fn enrol_told(error: EnrolError, token: &Token) -> anyhow::Error {
     let told = match error {
         EnrolError::Files(error) => return identity_told(error),
         EnrolError::Refused(Refusal::Expired { .. } | Refusal::UnknownInvitation) => {
-            refused("make another one on the founder: millpond node invite --address IP:PORT")
+            refused("make another one on the founder: millpond node invite")
         }
         EnrolError::Refused(Refusal::OriginTaken { .. }) => {
             refused("was the data directory copied from another node? Each node needs one of its own")

@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   millpond site init plant-7 --node press-hall
-  millpond node invite --address 10.0.0.5:7400      on the founder: an invitation for the next node
+  millpond node invite --address 10.0.0.5:7800      on the founder: an invitation for the next node
   millpond node join mpj1-...                       on the next node
   millpond site trust plant-8.crt --exchange alert --exchange pane")]
 pub struct Args {
@@ -67,7 +67,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             out(format!("{}\n", identity.origin))?;
             eprintln!("Site {site} is founded; {} is its first node, with the origin above.", identity.node);
             eprintln!("Keep a copy of {}: without it no node can join any more.", data.join("identity").display());
-            eprintln!("Next: start the node, then `millpond node invite --address IP:PORT` for each other one.");
+            eprintln!("Next: start the node, then `millpond node invite` for each other one.");
         }
         What::Trust { certificate, exchange, data } => {
             let classes = classes_of(&exchange)?;

@@ -58,6 +58,8 @@ pub enum Message {
     },
     /// Where the sender reaches others.
     Peers(Vec<(Origin, SocketAddr)>),
+    /// Nodes that are not believed any more, signed by the site's authority. Whoever has it passes it on.
+    Revoked(Bytes),
     /// The sender goes down in good order.
     Bye,
 }

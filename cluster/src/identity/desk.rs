@@ -85,7 +85,7 @@ pub enum EnrolError {
 pub struct Newcomer {
     /// That of the store, when there is one already.
     pub origin: Origin,
-    /// That of the store; 0 when there is none yet.
+    /// The founding of the store, as a number of stores that were before it; 0 when there is none yet.
     pub incarnation: Incarnation,
     pub node: String,
 }
@@ -110,7 +110,10 @@ pub fn found(env: &Env, site: &str, newcomer: &Newcomer) -> Result<NodeIdentity,
     files::save_authority(disk, &authority_key, &[(origin, member)].into())?;
     let (authority, revoked) = (authority.certificate(), &BTreeSet::new());
     let incarnation = newcomer.incarnation;
-    files::save_membership(disk, &Membership { certificate: &certificate, authority, revoked, incarnation })?;
+    files::save_membership(
+        disk,
+        &Membership { certificate: &certificate, authority, revoked, incarnation, first_seeds: &[] },
+    )?;
     NodeIdentity::load(disk)?.ok_or(IdentityError::Missing { path: "identity/node.crt" })
 }
 
@@ -160,10 +163,10 @@ pub async fn accept(
     let ask = Ask::Join { secret: token.secret, public_key: key.public(), origin, node };
     let answer = join(env, "join", provider, &token.addrs, token.authority, record::encode(&ask).into()).await?;
     let welcome = check(env, provider, &answer, token.authority, origin, &key)?;
-    let incarnation = newcomer.incarnation;
+    let (incarnation, first_seeds) = (newcomer.incarnation, token.addrs.clone());
     blocking(env, move |env| {
         let Welcome { certificate, authority, revoked } = &welcome;
-        let membership = Membership { certificate, authority, revoked, incarnation };
+        let membership = Membership { certificate, authority, revoked, incarnation, first_seeds: &first_seeds };
         files::save_membership(env.disk.as_ref(), &membership)
     })
     .await?;

@@ -4,20 +4,24 @@
 //! site.crt        certificate of the site's authority (PEM)
 //! node.crt        this node's certificate (PEM); written last: without it there is no identity
 //! node.key        its key (PEM, PKCS #8)
-//! incarnation     lives of the store so far, as a decimal number
-//! revoked         origins that are not believed any more, one per line
+//! incarnation     the founding of the node's newest store, as a decimal number
+//! revoked         origins that are not believed here any more, one per line
+//! revoked.signed  those that the authority says, with its signature (MessagePack)
+//! seeds           where the node was reached that let this one in, one address per line
+//! address         where the running node says that others reach it
 //! trusted/NAME.toml   another site: its authority, and what may be exchanged with it
 //! authority.key   where the site was founded: the key of the authority (PEM, PKCS #8)
 //! members         there too: origin, public key and name of each node that was certified, one per line
 //! invites/HASH    there too: an invitation by the SHA-256 of its secret; when it expires, in milliseconds since 1970
 //! ```
 //!
-//! Each file has one writer at a time: `members` the running node, `invites/` and `revoked` the operator's commands, who may work while the
+//! Each file has one writer at a time: `members`, `revoked.signed` and `address` the running node, `invites/` and `revoked` the operator's commands, who may work while the
 //! node runs; the node reads them again when it needs them and removes invitations that are used.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::SocketAddr,
 };
 
 use millpond_core::{
@@ -34,6 +38,7 @@ use super::{
     enrolment::{Effect, Enrolment, Member},
     key::Key,
     pem,
+    revocation::Revocations,
 };
 
 const SITE: &str = "identity/site.crt";
@@ -41,6 +46,9 @@ const NODE: &str = "identity/node.crt";
 const NODE_KEY: &str = "identity/node.key";
 const INCARNATION: &str = "identity/incarnation";
 const REVOKED: &str = "identity/revoked";
+const REVOKED_SIGNED: &str = "identity/revoked.signed";
+const SEEDS: &str = "identity/seeds";
+const ADDRESS: &str = "identity/address";
 const AUTHORITY_KEY: &str = "identity/authority.key";
 const MEMBERS: &str = "identity/members";
 const INVITES: &str = "identity/invites";
@@ -86,7 +94,9 @@ impl NodeIdentity {
         let incarnation = incarnation(disk)?;
         let identity = NodeIdentity::new(certificate, &key, authority, incarnation);
         let mut identity = identity.map_err(|error| IdentityError::Certificate { path: NODE, error })?;
-        identity.revoked = read_revoked(disk)?;
+        identity.revoked = all_revoked(disk)?;
+        identity.first_seeds =
+            text(disk, SEEDS)?.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect();
         identity.founder = read(disk, AUTHORITY_KEY)?.is_some();
         Ok(Some(identity))
     }
@@ -98,12 +108,15 @@ pub(super) struct Membership<'a> {
     pub authority: &'a [u8],
     pub revoked: &'a BTreeSet<Origin>,
     pub incarnation: Incarnation,
+    pub first_seeds: &'a [SocketAddr],
 }
 
 pub(super) fn save_membership(disk: &dyn Disk, membership: &Membership<'_>) -> Result<(), IdentityError> {
     disk.write(SITE, pem::encode(pem::CERTIFICATE, membership.authority).as_bytes()).map_err(failed(SITE))?;
     disk.write(INCARNATION, membership.incarnation.0.to_string().as_bytes()).map_err(failed(INCARNATION))?;
     save_revoked(disk, membership.revoked)?;
+    let seeds: String = membership.first_seeds.iter().map(|addr| format!("{addr}\n")).collect();
+    disk.write(SEEDS, seeds.as_bytes()).map_err(failed(SEEDS))?;
     save_certificate(disk, membership.certificate)
 }
 
@@ -144,7 +157,7 @@ pub fn install(
 ) -> Result<(), IdentityError> {
     save_node_key(disk, key)?;
     let revoked = &read_revoked(disk)?;
-    save_membership(disk, &Membership { certificate, authority, revoked, incarnation: stores })
+    save_membership(disk, &Membership { certificate, authority, revoked, incarnation: stores, first_seeds: &[] })
 }
 
 /// What is needed to certify others; `None` where the site was not founded. Blocks.
@@ -157,7 +170,7 @@ pub fn load_enrolment(disk: &dyn Disk) -> Result<Option<Enrolment>, IdentityErro
     let authority = Authority::load(certificate, &key);
     let authority = authority.map_err(|error| IdentityError::Certificate { path: SITE, error })?;
     let (members, invitations) = (load_members(disk)?, load_invitations(disk)?);
-    Ok(Some(Enrolment { authority, members, invitations, revoked: read_revoked(disk)? }))
+    Ok(Some(Enrolment { authority, members, invitations, revoked: all_revoked(disk)? }))
 }
 
 /// Makes durable what an [`Enrolment`] has decided.
@@ -234,7 +247,73 @@ pub fn save_revoked(disk: &dyn Disk, revoked: &BTreeSet<Origin>) -> Result<(), I
     disk.write(REVOKED, text.as_bytes()).map_err(failed(REVOKED))
 }
 
-/// Lives of the store so far; 0 before the first.
+/// The list that the authority signed, as it came here last. Blocks.
+///
+/// # Errors
+/// When the file cannot be read, or is not one of this site's authority.
+pub fn signed_revocations(disk: &dyn Disk) -> Result<Revocations, IdentityError> {
+    let Some(bytes) = read(disk, REVOKED_SIGNED)? else { return Ok(Revocations::default()) };
+    let authority = load_site(disk)?.ok_or(IdentityError::Missing { path: SITE })?;
+    Revocations::read(&bytes, &authority).ok_or_else(|| damaged(REVOKED_SIGNED, "not signed by the site's authority"))
+}
+
+/// Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn save_signed_revocations(disk: &dyn Disk, list: &Revocations) -> Result<(), IdentityError> {
+    disk.write(REVOKED_SIGNED, &list.encode()).map_err(failed(REVOKED_SIGNED))
+}
+
+/// All who are not believed here: by this node's operator, or by the authority. Blocks.
+///
+/// # Errors
+/// When a file cannot be read, or holds something else.
+pub fn all_revoked(disk: &dyn Disk) -> Result<BTreeSet<Origin>, IdentityError> {
+    let mut all = read_revoked(disk)?;
+    all.extend(signed_revocations(disk)?.origins());
+    Ok(all)
+}
+
+/// Where the site was founded: signs what the operator has revoked there, and `others` that the authority had signed before; the list, when
+/// it is another one than before. Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn sign_revocations(disk: &dyn Disk, others: &BTreeSet<Origin>) -> Result<Option<Revocations>, IdentityError> {
+    let Some(key) = load_key(disk, AUTHORITY_KEY)? else { return Ok(None) };
+    let signed = signed_revocations(disk)?;
+    let all: BTreeSet<Origin> =
+        read_revoked(disk)?.into_iter().chain(signed.origins()).chain(others.iter().copied()).collect();
+    if all.len() == signed.len() {
+        return Ok(None);
+    }
+    let list = Revocations::sign(&all, &key);
+    save_signed_revocations(disk, &list)?;
+    Ok(Some(list))
+}
+
+/// Where the running node says that others reach it; `None` before its first start. Blocks.
+///
+/// # Errors
+/// When the file cannot be read, or holds something else.
+pub fn address(disk: &dyn Disk) -> Result<Option<SocketAddr>, IdentityError> {
+    let Some(text) = text(disk, ADDRESS)? else { return Ok(None) };
+    text.trim().parse().map(Some).map_err(|_| damaged(ADDRESS, "not an address"))
+}
+
+/// Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn save_address(disk: &dyn Disk, addr: SocketAddr) -> Result<(), IdentityError> {
+    if address(disk).is_ok_and(|known| known == Some(addr)) {
+        return Ok(());
+    }
+    disk.write(ADDRESS, addr.to_string().as_bytes()).map_err(failed(ADDRESS))
+}
+
+/// The founding of the node's newest store; 0 for one that it had before it was enrolled.
 ///
 /// # Errors
 /// When the file cannot be read, or holds something else.
@@ -258,7 +337,7 @@ pub fn raise_incarnation(disk: &dyn Disk) -> Result<Incarnation, IdentityError> 
 /// # Errors
 /// When the disk refuses.
 pub fn leave(disk: &dyn Disk) -> Result<(), IdentityError> {
-    for path in [NODE, NODE_KEY, SITE, REVOKED] {
+    for path in [NODE, NODE_KEY, SITE, REVOKED, REVOKED_SIGNED, SEEDS, ADDRESS] {
         match disk.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(path)(error)),
             _ => {}

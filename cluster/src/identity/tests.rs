@@ -171,3 +171,24 @@ proptest! {
         let _ = Subject::read(&CertificateDer::from(der));
     }
 }
+
+#[test]
+fn only_the_authority_says_who_is_revoked() {
+    let (site, other) = (Authority::found("plant", &key(1), NOW), Authority::found("plant", &key(2), NOW));
+    let origins: BTreeSet<Origin> = [Origin([7; 16]), Origin([9; 16])].into();
+    let list = Revocations::sign(&origins, &key(1));
+    let read = Revocations::read(&list.encode(), site.certificate()).expect("it is signed");
+    assert_eq!(read.origins().collect::<BTreeSet<_>>(), origins);
+    assert_eq!(Revocations::read(&list.encode(), other.certificate()), None);
+    let mut longer = list.encode().to_vec();
+    let at = longer.windows(16).position(|bytes| bytes == [9; 16]).expect("it names the second");
+    longer[at] = 10;
+    assert_eq!(Revocations::read(&longer, site.certificate()), None, "another origin under the same signature");
+}
+
+proptest! {
+    #[test]
+    fn strangers_revoke_nobody(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert_eq!(Revocations::read(&bytes, Authority::found("plant", &key(1), NOW).certificate()), None);
+    }
+}

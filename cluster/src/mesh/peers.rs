@@ -103,6 +103,7 @@ impl State {
                 self.say(from, Class::Alert, &pong);
             }
             Message::Pong { sent_ns, wall_ms } => self.pong(from, sent_ns, wall_ms),
+            Message::Revoked(list) => self.told_of_revocations(from, &list),
             Message::Bye => {
                 self.member(membership::Input::Left(from));
             }
@@ -125,11 +126,13 @@ impl State {
         let others: Vec<(Origin, SocketAddr)> = others.map(|(peer, link)| (*peer, link.link.remote())).collect();
         others.iter().for_each(|(peer, _)| self.say(*peer, Class::State, &Message::Peers(vec![(from, addr)])));
         self.say(from, Class::State, &Message::Peers(others));
+        self.say_revocations(from);
     }
 
     fn told_of_peers(&mut self, peers: Vec<(Origin, SocketAddr)>) {
         for (peer, addr) in peers.into_iter().take(membership::MEMBERS_MAX) {
-            if peer != self.me && !self.peers.contains_key(&peer) && self.addrs.len() < membership::MEMBERS_MAX {
+            let is_wanted = peer != self.me && !self.peers.contains_key(&peer) && !self.upkeep.revoked.contains(&peer);
+            if is_wanted && self.addrs.len() < membership::MEMBERS_MAX {
                 self.addrs.insert(peer, addr);
                 self.transport.dial(vec![addr]);
             }
@@ -170,7 +173,7 @@ impl State {
         self.dialled_at = self.env.now();
         let mut known: BTreeSet<SocketAddr> = BTreeSet::new();
         for (origin, addr) in &self.addrs {
-            if *origin != self.me && !self.peers.contains_key(origin) {
+            if *origin != self.me && !self.peers.contains_key(origin) && !self.upkeep.revoked.contains(origin) {
                 known.insert(*addr);
             }
         }
@@ -178,6 +181,9 @@ impl State {
         // A seed may stand for somebody whose own address is another one: it is called as long as somebody is missing.
         if self.peers.is_empty() || !known.is_empty() || self.peers.len() < self.seeds.len() {
             known.extend(self.seeds.iter().copied());
+        }
+        if self.peers.is_empty() {
+            known.extend(&self.identity.first_seeds);
         }
         let own = advertised(&self.config, self.transport.local_addr());
         for addr in known.difference(&linked).filter(|addr| **addr != own) {

@@ -26,6 +26,7 @@ use millpond_proto::{
 use millpond_store::Reader;
 use prometheus::Registry;
 use ractor::ActorRef;
+use rustls::crypto::CryptoProvider;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
@@ -44,6 +45,7 @@ use super::{
     serve,
     texts::Definitions,
     twins::Twins,
+    upkeep::Upkeep,
 };
 use crate::{
     identity::{Desk, NodeIdentity},
@@ -110,6 +112,7 @@ pub(crate) struct State {
     pub(super) config: Arc<Config>,
     pub(super) settings: Current,
     pub(super) identity: Arc<NodeIdentity>,
+    pub(super) provider: Arc<CryptoProvider>,
     pub(super) node: Plane,
     pub(super) actor: ActorRef<MeshMsg>,
     pub(super) transport: Transport,
@@ -147,11 +150,12 @@ pub(crate) struct State {
     /// Devices that come, to be answered for when the others' news have arrived.
     arriving: Vec<(Vec<String>, oneshot::Sender<Arrival>)>,
     pub(super) metrics: MeshMetrics,
+    pub(super) upkeep: Upkeep,
 }
 
 impl State {
     pub fn new(args: Arguments, actor: ActorRef<MeshMsg>) -> Result<State, MeshError> {
-        let Arguments { env, config, settings, identity, node, transport, found, copies: shared } = args;
+        let Arguments { env, config, settings, identity, provider, node, transport, found, copies: shared } = args;
         let me = identity.origin;
         let to = actor.clone();
         let tell = Arc::new(move |done| {
@@ -195,7 +199,9 @@ impl State {
             env,
             config,
             settings,
+            upkeep: Upkeep::new(identity.revoked.clone()),
             identity,
+            provider,
             node,
             actor,
             transport,
@@ -263,6 +269,8 @@ impl State {
             MeshMsg::Listens { device, on } => self.listens(&device, on),
             MeshMsg::Handed { id, taken } => self.handed(id, taken),
             MeshMsg::Devices { registry, lists, limit, reply } => self.list_devices(registry, lists, limit, reply),
+            MeshMsg::Looked(looked) => self.looked(looked),
+            MeshMsg::Renewed(identity) => self.renewed(identity),
             MeshMsg::Stop(reply) => self.stop(reply),
         }
         if self.is_settled() {
@@ -325,6 +333,7 @@ impl State {
         }
         self.define();
         self.clear_up();
+        self.upkeep();
         self.adopt();
         self.tick_documents();
         self.tick_twins();

@@ -80,6 +80,7 @@ fn message() -> impl Strategy<Value = Message> {
         vec(stored(), 0..5).prop_map(Message::Stored),
         checkpoint.prop_map(Message::Checkpoint),
         bytes().prop_map(Message::Document),
+        bytes().prop_map(Message::Revoked),
         any::<u64>().prop_map(|sent_ns| Message::Ping { sent_ns }),
         any::<(u64, i64)>().prop_map(|(sent_ns, wall_ms)| Message::Pong { sent_ns, wall_ms }),
         Just(Message::Bye),

@@ -283,6 +283,7 @@ fn identity_with_roots(of: &NodeIdentity, ours: &Authority) -> NodeIdentity {
         key: of.key.clone_key(),
         roots: ours.node("x").roots.clone(),
         revoked: BTreeSet::new(),
+        first_seeds: Vec::new(),
         expires: of.expires,
         founder: false,
     }
