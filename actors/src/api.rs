@@ -95,12 +95,9 @@ impl Node for Api {
     }
 
     async fn query(&self, question: Query) -> Result<QueryAnswer, AskError> {
-        let copies: Vec<Copy> = self.copies().into_iter().filter(|copy| copy.raw).collect();
-        let elsewhere = async {
-            match self.site.others() {
-                Some(others) => others.ask(QUERY, record::encode(&question).into()).await,
-                None => Vec::new(),
-            }
+        let (copies, elsewhere) = match self.site.others() {
+            Some(others) => others.ask(QUERY, record::encode(&question).into()).await,
+            None => (Vec::new(), Vec::new()),
         };
         let here = self.read({
             let question = question.clone();
@@ -111,7 +108,7 @@ impl Node for Api {
             }
         });
         let mut found = here.await?;
-        for more in elsewhere.await.iter().filter_map(|bytes| record::decode(bytes).ok()) {
+        for more in elsewhere.iter().filter_map(|bytes| record::decode(bytes).ok()) {
             query::join(&mut found, more);
         }
         Ok(query::answer(&question, found))

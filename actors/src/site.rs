@@ -29,8 +29,6 @@ pub struct Copy {
     pub origin: Origin,
     pub incarnation: Incarnation,
     pub reader: Reader,
-    /// Whether its events are copied to this node at all, or only results.
-    pub raw: bool,
 }
 
 /// The other nodes of the site, as the data plane may ask for them.
@@ -39,8 +37,9 @@ pub trait Others: Send + Sync + 'static {
     /// Copies that are held here.
     fn copies(&self) -> Vec<Copy>;
 
-    /// Puts a question to the nodes that can tell what the copies here cannot. Each answer comes from another journal.
-    async fn ask(&self, what: &'static str, question: Bytes) -> Vec<Bytes>;
+    /// Puts a question about events to the other nodes. Each answer comes from other journals, and none of them from those that are to be read
+    /// here: the copies that come with the answers.
+    async fn ask(&self, what: &'static str, question: Bytes) -> (Vec<Copy>, Vec<Bytes>);
 
     /// These devices come to this node: what the nodes at which they were at home before know of them, and how often they have moved, in
     /// the order of the question. May wait for a node that cannot be asked.

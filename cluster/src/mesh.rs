@@ -23,6 +23,7 @@ mod copies;
 mod copying;
 mod documents;
 mod doubles;
+mod elsewhere;
 mod fetch;
 mod gone;
 mod homes;
@@ -41,7 +42,7 @@ mod twins;
 mod upkeep;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex},
@@ -139,8 +140,12 @@ pub(crate) enum MeshMsg {
         devices: Vec<String>,
         reply: oneshot::Sender<Arrival>,
     },
-    /// Who is to be asked what the copies here cannot tell.
-    Elsewhere(oneshot::Sender<Vec<(crate::transport::Link, Vec<Origin>)>>),
+    /// Where these parts of the site's journals are to be looked for, or all of them, without the nodes that did not answer.
+    Elsewhere {
+        parts: Option<Vec<elsewhere::Part>>,
+        silent: BTreeSet<Origin>,
+        reply: oneshot::Sender<elsewhere::Plan>,
+    },
     Operate {
         what: String,
         body: Json,

@@ -1,7 +1,9 @@
 //! A site of real nodes, enrolled with the commands that an operator uses.
 
 use std::{
+    cell::Cell,
     fs::File,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -10,19 +12,18 @@ use tempfile::TempDir;
 
 use super::{MILLPOND, Node, arguments, folder, run};
 
-/// What the others reach a node by, and how much it says.
-pub const DOOR: &str = "site.listen=127.0.0.1:0";
-
 /// A place where a node lives, started or not.
 pub struct Place {
     folder: TempDir,
+    /// Where the others reach it: any free port at the first start, and that one from then on.
+    door: Cell<SocketAddr>,
     pub name: &'static str,
     pub origin: String,
 }
 
 impl Place {
     fn new(name: &'static str) -> Place {
-        Place { folder: folder(), name, origin: String::new() }
+        Place { folder: folder(), door: Cell::new(([127, 0, 0, 1], 0).into()), name, origin: String::new() }
     }
 
     /// The first node of a site. It runs, or nobody could join.
@@ -60,12 +61,15 @@ impl Place {
     /// Starts its node; what it says goes to [`words`](Self::words).
     pub fn start(&self, config: &Path, set: &[&str]) -> Node {
         let name = format!("node.name={}", self.name);
-        let set: Vec<&str> = [DOOR, name.as_str()].into_iter().chain(set.iter().copied()).collect();
+        let door = format!("site.listen={}", self.door.get());
+        let set: Vec<&str> = [door.as_str(), name.as_str()].into_iter().chain(set.iter().copied()).collect();
         let mut command = Command::new(MILLPOND);
         arguments(&mut command, &self.data(), Some(config), &set);
         let log = File::options().create(true).append(true).open(self.log()).expect("a file");
         command.env("MILLPOND_LOG", "warn,millpond_cluster=debug").stderr(log);
-        Node::launch(command)
+        let node = Node::launch(command);
+        self.door.set(node.site.expect("it is in a site"));
+        node
     }
 
     /// What its nodes have said so far.
@@ -75,6 +79,17 @@ impl Place {
 
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let words = self.words();
+            let last: Vec<&str> = words.lines().rev().take(40).collect();
+            eprintln!("what {} said last:", self.name);
+            last.iter().rev().for_each(|line| eprintln!("  {line}"));
+        }
     }
 }
 

@@ -137,7 +137,6 @@ impl State {
             origin: life.origin,
             incarnation: life.incarnation,
             reader: reader.clone(),
-            raw: self.held.get(&(life, Track::Raw)).is_some_and(|held| held.0 > 0),
         });
         *self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = copies.collect();
     }

@@ -1,6 +1,6 @@
 //! The other nodes, as the data plane asks for them.
 
-use std::sync::PoisonError;
+use std::{collections::BTreeSet, sync::PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,12 +16,9 @@ use millpond_proto::wire::{Reply, Request};
 use ractor::ActorRef;
 use tokio::sync::oneshot;
 
-use super::{
-    Arrival, MeshMsg, Shared, fetch,
-    requests::{Elsewhere, ask_seen},
-};
+use super::{Arrival, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
 
-/// A node that does not answer a question in time is left out of the answer.
+/// A node that does not answer a question in time is asked no more; others answer in its place.
 const PATIENCE: Span = Span::from_secs(2);
 const AGAIN: Span = Span::from_millis(100);
 
@@ -49,27 +46,40 @@ impl Others for MeshOthers {
         self.copies.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn ask(&self, what: &'static str, question: Bytes) -> Vec<Bytes> {
-        let Some(plan) = self.ask_actor(MeshMsg::Elsewhere).await else { return Vec::new() };
-        let Ok(query) = record::decode::<Query>(&question) else { return Vec::new() };
-        let mut answers = Vec::new();
-        for (link, origins) in plan {
-            let body = record::encode(&Elsewhere { origins, query: query.clone() }).into();
-            let (tell, answer) = oneshot::channel();
-            let env = self.env.clone();
-            self.env.spawn(async move {
-                let request = Request::Ask { what: what.to_owned(), body };
-                let _ = tell.send(fetch::ask(&env, &link, PATIENCE, &request).await);
-            });
-            answers.push(answer);
-        }
-        let mut found = Vec::new();
-        for answer in answers {
-            if let Ok(Some(Reply::Answer { status: 200, body })) = answer.await {
-                found.push(body);
+    async fn ask(&self, what: &'static str, question: Bytes) -> (Vec<Copy>, Vec<Bytes>) {
+        let (mut here, mut found, mut silent, mut parts) = (Vec::new(), Vec::new(), BTreeSet::new(), None);
+        let Ok(query) = record::decode::<Query>(&question) else { return (here, found) };
+        loop {
+            let without = silent.clone();
+            let plan = self.ask_actor(|reply| MeshMsg::Elsewhere { parts, silent: without, reply }).await;
+            let Some(plan) = plan else { return (here, found) };
+            here.extend(plan.here);
+            let mut answers = Vec::new();
+            for (link, parts) in plan.ask {
+                let body = record::encode(&Elsewhere { parts: parts.clone(), query: query.clone() }).into();
+                let (tell, answer) = oneshot::channel();
+                let (env, peer) = (self.env.clone(), link.peer());
+                self.env.spawn(async move {
+                    let request = Request::Ask { what: what.to_owned(), body };
+                    let _ = tell.send(fetch::ask(&env, &link, PATIENCE, &request).await);
+                });
+                answers.push((peer, parts, answer));
             }
+            let mut unanswered = Vec::new();
+            for (peer, parts, answer) in answers {
+                match answer.await {
+                    Ok(Some(Reply::Answer { status: 200, body })) => found.push(body),
+                    _ => {
+                        silent.insert(peer);
+                        unanswered.extend(parts);
+                    }
+                }
+            }
+            if unanswered.is_empty() {
+                return (here, found);
+            }
+            parts = Some(unanswered);
         }
-        found
     }
 
     async fn arrive(&self, devices: &[String]) -> (Vec<Known>, Vec<Home>) {

@@ -1,12 +1,11 @@
 //! What peers ask this node for.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
-use millpond_actors::{query, settings::Ack};
+use millpond_actors::settings::Ack;
 use millpond_core::{admission::Known, ids::Origin, ranges::RangeSet, record, time::Span};
 use millpond_env::Env;
-use millpond_gateway::port::Query;
 use millpond_proto::{
     replication::Life,
     wire::{self, Reply, Request},
@@ -19,14 +18,6 @@ use crate::transport::{Link, Replies};
 /// How long an answer waits until the site has the records that it speaks of.
 const SETTLE: Span = Span::from_secs(3);
 const POLL: Span = Span::from_millis(5);
-
-/// A question for the values of a metric, to a node that has them.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub(super) struct Elsewhere {
-    /// Whose journals are to be looked through.
-    pub origins: Vec<Origin>,
-    pub query: Query,
-}
 
 impl State {
     pub(super) fn request(&mut self, from: Origin, frame: &[u8], replies: Replies) {
@@ -119,45 +110,6 @@ impl State {
             }
             tell_known(replies, known).await;
         });
-    }
-
-    fn ask_journals(&self, body: &[u8], replies: Replies) {
-        let Ok(Elsewhere { origins, query }) = record::decode::<Elsewhere>(body) else {
-            return self.answer(replies, Reply::Unknown);
-        };
-        let mut readers: Vec<Reader> = Vec::new();
-        if origins.contains(&self.me) {
-            readers.push(self.node.reader.clone());
-        }
-        let copies = self.copies.readers().filter(|(life, _)| origins.contains(&life.origin));
-        readers.extend(copies.map(|(_, reader)| reader.clone()));
-        let env = self.env.clone();
-        self.env.spawn(async move {
-            let found = env.unblock(move || query::find(&readers.iter().collect::<Vec<_>>(), &query)).await;
-            let reply = match found {
-                Some(Ok(found)) => Reply::Answer { status: 200, body: record::encode(&found).into() },
-                Some(Err(_)) | None => Reply::Unknown,
-            };
-            let mut replies = replies;
-            let _ = replies.send(wire::encode(&reply)).await;
-            replies.finish();
-        });
-    }
-
-    /// Whom to ask for events that are not copied to this node: their origin, or somebody who holds a copy.
-    pub(super) fn elsewhere(&self) -> Vec<(Link, Vec<Origin>)> {
-        let mut plan: Vec<(Link, Vec<Origin>)> = Vec::new();
-        let origins: BTreeSet<Origin> = self.membership.members().map(|(member, _)| member.origin).collect();
-        for origin in origins.into_iter().filter(|origin| self.lives_of(*origin).is_empty()) {
-            let direct = self.peers.get(&origin).filter(|_| !self.is_gone(origin));
-            let holder = || self.replication.holders(origin).into_iter().find_map(|peer| self.peers.get(&peer));
-            let Some(peer) = direct.or_else(holder) else { continue };
-            match plan.iter_mut().find(|(link, _)| link.peer() == peer.link.peer()) {
-                Some((_, origins)) => origins.push(origin),
-                None => plan.push((peer.link.clone(), vec![origin])),
-            }
-        }
-        plan
     }
 }
 

@@ -261,8 +261,8 @@ impl State {
             MeshMsg::ClearedUp => self.cleared_up(),
             MeshMsg::Defined { heads, problems } => self.defined(heads, problems),
             MeshMsg::Arrive { devices, reply } => self.arriving.push((devices, reply)),
-            MeshMsg::Elsewhere(reply) => {
-                let _ = reply.send(self.elsewhere());
+            MeshMsg::Elsewhere { parts, silent, reply } => {
+                let _ = reply.send(self.plan(parts, &silent));
             }
             MeshMsg::Operate { what, body, reply } => self.operate(&what, &body, reply),
             MeshMsg::Written { then, stored } => self.written(then, stored),
