@@ -27,7 +27,7 @@ mod running;
 mod schemas;
 mod shapes;
 mod shard;
-mod site_panes;
+pub mod site_panes;
 mod tree;
 mod window;
 mod writer;

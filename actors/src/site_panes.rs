@@ -6,12 +6,24 @@ use millpond_core::{
     ids::{Incarnation, Origin},
     record::{self, Class, RecordKind},
     time::Timestamp,
-    window::{Pane, WindowSpec, merge_shares, of_site},
+    window::{self, Pane, WindowSpec, merge_shares},
 };
 use millpond_gateway::port::AskError;
 use millpond_store::Reader;
 
 use crate::api::newest;
+
+/// The panes of one window as a node with these journals knows them, its own first, the newest ends first.
+///
+/// # Errors
+/// When a journal cannot be read.
+pub fn of_site(spec: &WindowSpec, journals: &[(&Reader, (Origin, Incarnation))]) -> Result<Vec<Pane>, AskError> {
+    let mut shares = Shares::new(spec);
+    for (reader, life) in journals {
+        shares.read(reader, *life, usize::MAX, |pane| pane.window == spec.name)?;
+    }
+    Ok(shares.merged(usize::MAX))
+}
 
 /// (end, start, key, and for windows that are of each node alone, whose)
 type Name = (Timestamp, Timestamp, String, Option<Origin>);
@@ -52,7 +64,7 @@ impl<'a> Shares<'a> {
     /// Whether it is one that was not known.
     fn take(&mut self, by: (Origin, Incarnation), pane: Pane) -> bool {
         let whose = pane.of.unwrap_or(by);
-        let alone = (!of_site(self.spec)).then_some(whose.0);
+        let alone = (!window::of_site(self.spec)).then_some(whose.0);
         let name = (pane.end, pane.start, pane.key.clone(), alone);
         let shares = self.panes.entry(name).or_default();
         let key = (whose.0, whose.1.founding());

@@ -68,6 +68,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::oneshot;
 
+pub use self::copies::{FOLDER, life_of};
 use self::{others::MeshOthers, state::State};
 use crate::{
     identity::{IdentityError, NodeIdentity, files},

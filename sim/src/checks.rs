@@ -9,6 +9,11 @@
 //! | `stays_bounded` | sizes over time; the limits of the configuration |
 //! | `alerts_once` | journaled alerts; what receivers were told, and planned faults of machines |
 //! | `health_is_honest` | answers to `/readyz`; faults, refusals and acknowledgements |
+//! | `converges` | the journals and copies of a site's nodes; each other |
+//! | `ledger_closes` | what copies say that they cover; the journals that they are copies of |
+//! | `nobody_impersonates` | records in copies; records in the journals of the nodes that are said to have written them |
+//!
+//! Nodes of a site keep the first three together as well ([`site`]): a reading may stand in the journal of any of them, but of one.
 //!
 //! A checker that errs on the side of the node says where in a comment. What is not compared: standard deviations, quantiles, and
 //! session windows by type or node.
@@ -25,10 +30,14 @@ mod nothing_lost;
 mod nothing_twice;
 mod panes;
 mod panes_agree;
+mod plan;
+mod site;
 mod stays_bounded;
 mod tally;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeSet;
 
 use crate::{
     evidence::{Evidence, NodeEvidence},
@@ -55,6 +64,8 @@ pub struct Found {
     pub late: u64,
     /// Alerts that fired.
     pub alerts: u64,
+    /// Readings that two nodes of a site stored, because the second one could not know of it.
+    pub stored_again: u64,
     /// Notifications that a receiver took more than once.
     pub repeated_notifications: u64,
 }
@@ -64,6 +75,10 @@ pub fn check(evidence: &Evidence) -> (Vec<Broken>, Found) {
     let (mut broken, mut found) = (Vec::new(), Found::default());
     for node in &evidence.nodes {
         broken.extend(check_node(node, evidence, &mut found));
+    }
+    let sites: BTreeSet<&str> = evidence.nodes.iter().filter_map(|node| evidence.site_of(node)).collect();
+    for name in sites {
+        broken.extend(site::check(name, evidence, &mut found));
     }
     broken.extend(expected::check(evidence, &found));
     (broken, found)
@@ -111,6 +126,8 @@ fn check_node(node: &NodeEvidence, evidence: &Evidence, found: &mut Found) -> Ve
             (Promise::AlertsOnce, Ok((journal, _))) => {
                 found.repeated_notifications += alerts_once::check(node, journal, evidence, &mut said);
             }
+            // Of sites.
+            (Promise::Converges | Promise::LedgerCloses | Promise::NobodyImpersonates, Ok(_)) => {}
         }
         broken.extend(said.finish());
     }

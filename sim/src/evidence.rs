@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use millpond_actors::config::Config;
-use millpond_store::{Reader, Store};
+use millpond_core::ids::{Incarnation, Origin};
+use millpond_store::{Reader, Replica, Store};
 
 use crate::{
     scenario::{Injection, Scenario},
     witness::Witness,
     world::{core::Instant, disk::DiskStats, net::NetStats, trace::Divergence},
 };
+
+/// One numbering of records: a node between two losses of its data.
+pub type Life = (Origin, Incarnation);
 
 /// Everything known after a run.
 pub struct Evidence {
@@ -31,6 +35,10 @@ pub struct NodeEvidence {
     pub config: Config,
     /// Its journal; `Err`: why it could not be opened at the end.
     pub journal: Result<Store, String>,
+    /// Whose journal that is.
+    pub life: Life,
+    /// Its copies of other nodes' journals.
+    pub copies: Vec<CopyEvidence>,
     pub disk: DiskStats,
     pub boots: u32,
     /// Times at which the wall clock was changed, and by how many ns it was wrong from then on.
@@ -42,6 +50,13 @@ pub struct NodeEvidence {
     pub samples: Vec<Sample>,
     /// Why starts of the program failed, with how often.
     pub failed_starts: BTreeMap<String, u64>,
+}
+
+/// A copy of another node's journal.
+pub struct CopyEvidence {
+    pub life: Life,
+    /// `Err`: why it could not be opened at the end.
+    pub replica: Result<Replica, String>,
 }
 
 /// Sizes at a point in time.
@@ -66,6 +81,24 @@ impl NodeEvidence {
 }
 
 impl Evidence {
+    /// The site that a node belongs to.
+    pub fn site_of(&self, node: &NodeEvidence) -> Option<&str> {
+        self.scenario.nodes.iter().find(|spec| spec.name == node.name)?.site.as_deref()
+    }
+
+    /// A node and the others of its site; a box on its own is alone.
+    pub fn mates<'a>(&'a self, node: &'a NodeEvidence) -> Vec<&'a NodeEvidence> {
+        match self.site_of(node) {
+            Some(site) => self.nodes.iter().filter(|other| self.site_of(other) == Some(site)).collect(),
+            None => vec![node],
+        }
+    }
+
+    /// When nodes were asked to end.
+    pub fn stopped(&self) -> Instant {
+        self.ended.0.after(self.scenario.settle.0.max(0) as u64)
+    }
+
     pub fn node(&self, name: &str) -> Option<&NodeEvidence> {
         self.nodes.iter().find(|node| node.name == name)
     }

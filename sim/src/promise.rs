@@ -18,16 +18,25 @@ pub enum Promise {
     AlertsOnce,
     /// A node that says it is ready takes events; one that cannot says so.
     HealthIsHonest,
+    /// Nodes of a site that are up and linked hold the same records, say the same panes, and agree on where devices are at home.
+    Converges,
+    /// What copies of a journal say that they cover is what the journal holds.
+    LedgerCloses,
+    /// A record in a copy is one that its origin wrote, byte for byte, and origins are nodes of the site.
+    NobodyImpersonates,
 }
 
 impl Promise {
-    pub const ALL: [Promise; 6] = [
+    pub const ALL: [Promise; 9] = [
         Promise::NothingLost,
         Promise::NothingTwice,
         Promise::PanesAgree,
         Promise::StaysBounded,
         Promise::AlertsOnce,
         Promise::HealthIsHonest,
+        Promise::Converges,
+        Promise::LedgerCloses,
+        Promise::NobodyImpersonates,
     ];
 
     pub fn all() -> Vec<Promise> {
@@ -42,6 +51,9 @@ impl Promise {
             Promise::StaysBounded => "stays_bounded",
             Promise::AlertsOnce => "alerts_once",
             Promise::HealthIsHonest => "health_is_honest",
+            Promise::Converges => "converges",
+            Promise::LedgerCloses => "ledger_closes",
+            Promise::NobodyImpersonates => "nobody_impersonates",
         }
     }
 }

@@ -13,12 +13,13 @@ use std::{
 };
 
 use millpond_actors::{STORE_FILE, config::Config};
+use millpond_cluster::mesh;
 use millpond_core::{ids::Origin, time::Span};
-use millpond_store::{Options as StoreOptions, Store};
+use millpond_store::{Options as StoreOptions, Replica, Store};
 
 use self::agenda::{Agenda, Todo};
 use crate::{
-    evidence::{Evidence, NodeEvidence, Sample},
+    evidence::{CopyEvidence, Evidence, Life, NodeEvidence, Sample},
     floor::{Doors, Floor},
     report::{self, Report},
     scenario::{Injection, Scenario, timeline},
@@ -105,6 +106,11 @@ impl Rehearsal {
                 ..host(&spec.name, at as u8 + 1, Some(disk))
             });
             let mut node = Node::new(spec.name.clone(), id, config.clone(), spec.cores, spec.restart, TOKEN);
+            if let Some(site) = &spec.stranger_to {
+                node.papers = Some(Authority::new(!site_seed(options.seed, site)).papers(&spec.name));
+                let called = scenario.nodes.iter().filter(|other| other.site.as_ref() == Some(site));
+                node.config.site.seeds.extend(called.map(|other| format!("{}:{}", other.name, SITE_PORT)));
+            }
             if let Some(site) = &spec.site {
                 node.papers = Some(Authority::new(site_seed(options.seed, site)).papers(&spec.name));
                 node.config.node.name.clone_from(&spec.name);
@@ -325,8 +331,13 @@ impl Rehearsal {
         let errors = std::mem::take(&mut self.clock_errors).into_iter();
         let repairs = std::mem::take(&mut self.repairs).into_iter();
         let nodes = std::mem::take(&mut self.nodes).into_iter().zip(samples.zip(errors.zip(repairs))).map(
-            |(node, (samples, (errors, repairs)))| NodeEvidence {
-                journal: open_journal(&self.world, node.host),
+            |(node, (samples, (errors, repairs)))| {
+                let opened = open_journal(&self.world, node.host);
+                let life = opened.as_ref().map(|(_, life)| *life).unwrap_or_default();
+                NodeEvidence {
+                life,
+                journal: opened.map(|(store, _)| store),
+                copies: open_copies(&self.world, node.host),
                 disk: self.world.disk(node.host).map(|disk| disk.stats()).unwrap_or_default(),
                 boots: self.world.boots(node.host),
                 name: node.name,
@@ -336,7 +347,7 @@ impl Rehearsal {
                 up: node.up,
                 samples,
                 failed_starts: node.failed_starts,
-            },
+            }},
         );
         let evidence = Evidence {
             nodes: nodes.collect(),
@@ -359,15 +370,33 @@ fn site_seed(seed: u64, site: &str) -> u64 {
 }
 
 /// The journal as it is on the disk after the end.
-fn open_journal(world: &World, host: HostId) -> Result<Store, String> {
+fn open_journal(world: &World, host: HostId) -> Result<(Store, Life), String> {
     let disk = world.disk(host).ok_or("the node has no disk")?.clone();
     let open = move || disk.snapshot(STORE_FILE).ok_or_else(|| std::io::ErrorKind::NotFound.into());
     match Store::open(Box::new(open), StoreOptions::default(), Origin([0; 16])) {
-        Ok((store, _)) => Ok(store),
-        Err(error) => {
-            Err(format!("{error}: {}", std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default()))
-        }
+        Ok((store, opened)) => Ok((store, (opened.origin, opened.incarnation))),
+        Err(error) => Err(with_cause(&error)),
     }
+}
+
+/// The copies of other nodes' journals, likewise.
+fn open_copies(world: &World, host: HostId) -> Vec<CopyEvidence> {
+    let Some(disk) = world.disk(host).cloned() else { return Vec::new() };
+    let mut names = disk.power_on().list(mesh::FOLDER).unwrap_or_default();
+    names.sort_unstable();
+    let open = |name: String| {
+        let whose = mesh::life_of(&name)?;
+        let (disk, path) = (disk.clone(), format!("{}/{name}", mesh::FOLDER));
+        let open = move || disk.snapshot(&path).ok_or_else(|| std::io::ErrorKind::NotFound.into());
+        let opened = Replica::open(Box::new(open), StoreOptions::default(), whose.origin, whose.incarnation);
+        let replica = opened.map(|(replica, _)| replica).map_err(|error| with_cause(&error));
+        Some(CopyEvidence { life: (whose.origin, whose.incarnation), replica })
+    };
+    names.into_iter().filter_map(open).collect()
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default())
 }
 
 fn host(name: &str, number: u8, disk: Option<DiskSpec>) -> HostSpec {

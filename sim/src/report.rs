@@ -47,6 +47,9 @@ pub struct Counts {
     pub panes_compared: u64,
     pub late: u64,
     pub alerts: u64,
+    /// Readings that two nodes of a site stored.
+    #[serde(default)]
+    pub stored_again: u64,
     pub notifications: u64,
     pub refusals: u64,
     pub reconnects: u64,
@@ -146,6 +149,7 @@ pub fn of(evidence: &Evidence, run: Run) -> Report {
             panes_compared: found.panes_compared,
             late: found.late,
             alerts: found.alerts,
+            stored_again: found.stored_again,
             notifications: witness.notifications.len() as u64,
             refusals: witness.refusals,
             reconnects: witness.reconnects,

@@ -82,6 +82,9 @@ pub struct NodeSpec {
     /// none, a box on its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// A site whose nodes the box calls with a certificate of an authority of its own. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stranger_to: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -22,7 +22,8 @@ use millpond_store::{
     ReplicaRun, Retention, Table,
 };
 
-const FOLDER: &str = "replicas";
+/// Where the copies lie on a node's disk.
+pub const FOLDER: &str = "replicas";
 /// Pages of one copy that are kept in memory.
 const CACHE_BYTES: usize = 2 << 20;
 
@@ -261,7 +262,8 @@ fn path_of(life: Life) -> String {
     format!("{FOLDER}/{}-{}.redb", life.origin, life.incarnation.0)
 }
 
-fn life_of(name: &str) -> Option<Life> {
+/// Whose journal a file in [`FOLDER`] is a copy of.
+pub fn life_of(name: &str) -> Option<Life> {
     let (origin, incarnation) = name.strip_suffix(".redb")?.split_once('-')?;
     Some(Life { origin: Origin::from_hex(origin)?, incarnation: Incarnation(incarnation.parse().ok()?) })
 }

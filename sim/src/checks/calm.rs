@@ -19,16 +19,20 @@ impl Troubled {
     pub fn of(node: &NodeEvidence, evidence: &Evidence, refusals: bool) -> Troubled {
         let restart = evidence.scenario.nodes.iter().find(|spec| spec.name == node.name);
         let restart = restart.map_or(0, |spec| spec.restart.0.max(0) as u64);
+        // What befalls one node of a site concerns all of them: they wait for its copies, and take its devices.
+        let mates = evidence.mates(node);
+        let is_mate = |name: &str| mates.iter().any(|mate| mate.name == name);
         let fleets =
-            |name: &str| evidence.scenario.fleets.iter().any(|fleet| fleet.name == name && fleet.node == node.name);
-        let concerns = |fault: &Fault| fault.node() == Some(&*node.name) || fault.fleet().is_some_and(fleets);
+            |name: &str| evidence.scenario.fleets.iter().any(|fleet| fleet.name == name && is_mate(&fleet.node));
+        let concerns = |fault: &Fault| fault.node().is_some_and(is_mate) || fault.fleet().is_some_and(fleets);
         let of_fault = |(at, fault): (u64, &Fault)| {
             let lasts = fault.clone().lasts_mut().map_or(0, |lasts| lasts.1.0.max(0) as u64);
             (at, at + lasts + restart + RECOVERY_NS)
         };
         let faults = evidence.injections.iter().map(|injection| (injection.at_ns, &injection.fault));
         let mut all: Vec<(u64, u64)> = faults.filter(|(_, fault)| concerns(fault)).map(of_fault).collect();
-        all.extend(node.up.iter().map(|(begin, _)| (begin.0.saturating_sub(restart), begin.0 + RECOVERY_NS)));
+        let starts = mates.iter().flat_map(|mate| &mate.up);
+        all.extend(starts.map(|(begin, _)| (begin.0.saturating_sub(restart), begin.0 + RECOVERY_NS)));
         if refusals {
             let watch = evidence.scenario.watch.0.max(0) as u64;
             let refusing = node.samples.iter().filter(|sample| metric(sample, "millpond_journal_refusing") > 0.0);

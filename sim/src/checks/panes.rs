@@ -110,6 +110,10 @@ impl Panes {
     }
 
     fn take(&mut self, pane: &Pane, config: &Config) {
+        // What is said in the place of another node says nothing of this one's journal.
+        if pane.of.is_some() {
+            return;
+        }
         let Some(window) = config.windows.iter().position(|spec| spec.name == pane.window) else {
             self.unknown.add(|| describe(pane));
             return;
@@ -135,7 +139,7 @@ impl Panes {
     }
 }
 
-fn told(name: u32, metric: &PaneMetric) -> Told {
+pub(super) fn told(name: u32, metric: &PaneMetric) -> Told {
     let PaneMetric { count, skipped, sum, min, max, mean, first, last, .. } = *metric;
     Told { name, count, skipped, sum, min, max, mean, first, last }
 }

@@ -12,19 +12,17 @@ use std::{
 use millpond_core::{
     batch::{Batch, DeviceRef},
     block,
-    expr::Expr,
     ids::Seq,
     record::{Class, RecordKind},
-    schema::Pattern,
     time::{Span, Timestamp},
-    value::ValueType,
     window::GroupBy,
 };
 
 use super::{
     journal::Journal,
-    model::{Key, Rules, Window},
-    panes::{Late, Names, PaneId, Panes, Row, describe_id},
+    model::{self, Key, Rules},
+    panes::{Late, Names, PaneId, Panes, Told, describe_id},
+    plan::{Plan, Seen, Types},
     tally::{Findings, Tally, stamp},
 };
 use crate::{
@@ -48,9 +46,8 @@ struct Checker<'a> {
     poisoned: BTreeSet<u32>,
     /// Windows that begin by then are not compared.
     horizon: Option<Timestamp>,
-    plans: Vec<Plan>,
-    patterns: Vec<Vec<Pattern>>,
-    types: Vec<String>,
+    windows: Vec<Window>,
+    types: Types,
     trouble: Trouble,
     /// `(window, device, time)`: journaled late less late by the model, for windows by device; by type and node: journaled and not yet met.
     late: BTreeMap<(u32, u32, i64), i64>,
@@ -61,12 +58,9 @@ struct Checker<'a> {
     restarted: bool,
 }
 
-struct Plan {
-    rules: Rules,
-    filter: Option<Expr>,
-    metrics: Vec<String>,
-    admitted: Vec<bool>,
-    untyped: bool,
+/// A window definition, and what it came to.
+struct Window {
+    plan: Plan,
     keys: BTreeMap<u32, Key>,
     /// Least stamp of each group's devices is worked out from these: greatest stamps by (group, device).
     highs: BTreeMap<(u32, u32), i64>,
@@ -103,7 +97,7 @@ pub fn check(node: &NodeEvidence, journal: &Journal, panes: &Panes, evidence: &E
     said.tell(&trouble.late_without_reason, "events were called late without a reason");
     said.tell(&trouble.late_not_said, "events are in no window and were not called late");
     let comparable = panes.rows.values().any(|row| !row.metrics.is_empty());
-    if checker.compared == 0 && comparable && checker.plans.iter().any(Plan::is_modelled) {
+    if checker.compared == 0 && comparable && checker.windows.iter().any(|window| window.plan.is_modelled()) {
         said.say(format!(
             "none of {} panes could be compared: events were given up until {}",
             panes.rows.len(),
@@ -113,37 +107,12 @@ pub fn check(node: &NodeEvidence, journal: &Journal, panes: &Panes, evidence: &E
     checker.compared
 }
 
-impl Plan {
-    /// Session windows of groups have no simple model: what connects them may have been late for one shard only.
-    fn is_modelled(&self) -> bool {
-        self.rules.by == GroupBy::Device || self.rules.aligned.is_some()
-    }
-
-    fn admits(&self, device_type: u32) -> bool {
-        self.admitted.get(device_type as usize).copied().unwrap_or(self.untyped)
-    }
-}
-
 impl<'a> Checker<'a> {
     fn new(node: &'a NodeEvidence, journal: &Journal, panes: &'a Panes, evidence: &'a Evidence) -> Checker<'a> {
         let config = &node.config;
-        let types: Vec<String> = config.device_types.iter().map(|spec| spec.name.clone()).collect();
-        let plans: Vec<Plan> = config
-            .windows
-            .iter()
-            .map(|spec| Plan {
-                rules: Rules::of(spec),
-                filter: spec.filter.as_ref().and_then(|source| Expr::compile(source).ok()),
-                metrics: spec.metrics.clone(),
-                admitted: types
-                    .iter()
-                    .map(|name| spec.device_types.is_empty() || spec.device_types.contains(name))
-                    .collect(),
-                untyped: spec.device_types.is_empty() && spec.by != GroupBy::Type,
-                keys: BTreeMap::new(),
-                highs: BTreeMap::new(),
-            })
-            .collect();
+        let types = Types::of(config);
+        let window = |spec| Window { plan: Plan::of(spec, &types), keys: BTreeMap::new(), highs: BTreeMap::new() };
+        let windows: Vec<Window> = config.windows.iter().map(window).collect();
         let mut late = BTreeMap::new();
         for event in &panes.late {
             *late.entry((event.window, event.device, event.time)).or_default() += 1;
@@ -155,13 +124,8 @@ impl<'a> Checker<'a> {
             node,
             evidence,
             horizon: journal.horizon(node, &evidence.witness),
-            patterns: config
-                .device_types
-                .iter()
-                .map(|spec| spec.devices.iter().map(|pattern| Pattern::new(pattern)).collect())
-                .collect(),
             types,
-            plans,
+            windows,
             panes,
             names: panes.names.clone(),
             explained: BTreeSet::new(),
@@ -196,80 +160,39 @@ impl<'a> Checker<'a> {
     }
 
     fn take(&mut self, batch: &Batch, poisoned: bool) {
-        let devices: Vec<DeviceRef> = batch
-            .runs()
-            .iter()
-            .map(|run| {
-                let index = self.evidence.witness.by_name.get(batch.device(run)).copied().unwrap_or(u32::MAX);
-                DeviceRef { index, device_type: self.type_of(batch.device(run)) }
-            })
-            .collect();
-        for window in 0..self.plans.len() {
-            if self.plans[window].is_modelled() {
+        let devices = self.types.devices(batch, &self.evidence.witness);
+        for window in 0..self.windows.len() {
+            if self.windows[window].plan.is_modelled() {
                 self.take_in(window as u32, batch, &devices, poisoned);
             }
         }
     }
 
-    fn type_of(&self, device: &str) -> u32 {
-        let found = self.patterns.iter().position(|patterns| patterns.iter().any(|pattern| pattern.matches(device)));
-        found.map_or(DeviceRef::UNTYPED, |at| at as u32)
-    }
-
     fn take_in(&mut self, window: u32, batch: &Batch, devices: &[DeviceRef], poisoned: bool) {
-        let plan = &mut self.plans[window as usize];
+        let Window { plan, keys, highs } = &mut self.windows[window as usize];
         let rules = plan.rules;
-        let mut mask = Vec::new();
-        if let Some(filter) = &plan.filter {
-            filter.mask(batch, devices, &self.types, &mut mask);
-        }
-        let wanted = |name: &str| plan.metrics.is_empty() || plan.metrics.iter().any(|metric| metric == name);
-        let columns: Vec<(usize, u32)> = batch
-            .shape
-            .metrics()
-            .iter()
-            .enumerate()
-            .filter(|(_, metric)| is_number(metric.value_type) && wanted(&metric.name))
-            .map(|(at, metric)| (at, self.names.enter(&metric.name)))
-            .collect();
         let mut touched = Vec::new();
-        let mut values = Vec::new();
-        for (run, device) in batch.runs().iter().zip(devices) {
-            if !plan.admits(device.device_type) {
-                continue;
+        plan.read((batch, devices), &self.types, &mut self.names, |Seen { key: number, device, time, values }| {
+            if touched.last() != Some(&number) {
+                touched.push(number);
             }
-            let name = match rules.by {
-                GroupBy::Device => batch.device(run),
-                GroupBy::Type => &self.types[device.device_type as usize],
-                GroupBy::Node | GroupBy::Site => rules.by.only_key().unwrap_or_default(),
-            };
-            let number = self.names.enter(name);
-            touched.push(number);
-            let key = plan.keys.entry(number).or_default();
-            for row in run.rows() {
-                let time = batch.times[row].0;
-                key.high = key.high.max(time);
-                if rules.by != GroupBy::Device {
-                    let high = plan.highs.entry((number, device.index)).or_insert(i64::MIN);
-                    *high = (*high).max(time);
-                }
-                if columns.is_empty() || mask.get(row) == Some(&false) {
-                    continue;
-                }
-                values.clear();
-                let value = |(at, name): &(usize, u32)| Some((*name, batch.columns[*at].value(row)?.as_f64()?));
-                values.extend(columns.iter().filter_map(value));
-                let late = self.late.entry((window, device.index, time)).or_default();
-                if rules.by == GroupBy::Device {
-                    *late -= i64::from(!key.add(&rules, time, &values));
-                } else {
-                    add_to_group(key, &rules, time, &values, late, (self.restarted, poisoned));
-                }
-                if *late == 0 {
-                    self.late.remove(&(window, device.index, time));
-                }
+            let key = keys.entry(number).or_default();
+            key.high = key.high.max(time);
+            if rules.by != GroupBy::Device {
+                let high = highs.entry((number, device)).or_insert(i64::MIN);
+                *high = (*high).max(time);
             }
-        }
+            let Some(values) = values else { return };
+            let late = self.late.entry((window, device, time)).or_default();
+            if rules.by == GroupBy::Device {
+                *late -= i64::from(!key.add(&rules, time, values));
+            } else {
+                add_to_group(key, &rules, time, values, late, (self.restarted, poisoned));
+            }
+            if *late == 0 {
+                self.late.remove(&(window, device, time));
+            }
+        });
         if rules.by != GroupBy::Device {
             return;
         }
@@ -277,7 +200,7 @@ impl<'a> Checker<'a> {
         touched.dedup();
         for number in touched {
             let mut left = Vec::new();
-            if let Some(key) = self.plans[window as usize].keys.get_mut(&number) {
+            if let Some(key) = self.windows[window as usize].keys.get_mut(&number) {
                 key.settle(&rules, |start, window| left.push((start, window)));
             }
             for (start, ended) in left {
@@ -288,11 +211,11 @@ impl<'a> Checker<'a> {
 
     /// An event of a group may be late only if some device has come so far.
     fn judge_late_of_group(&mut self, late: Late) {
-        let plan = &self.plans[late.window as usize];
+        let Window { plan, keys, .. } = &self.windows[late.window as usize];
         if plan.rules.by == GroupBy::Device || self.horizon.is_some() || !plan.is_modelled() {
             return;
         }
-        let high = plan.keys.get(&late.key).map_or(i64::MIN, |key| key.high);
+        let high = keys.get(&late.key).map_or(i64::MIN, |key| key.high);
         let last = plan.rules.windows(late.time).next().map_or(late.time, |(_, end)| end);
         if !plan.rules.is_dropped(last, high) {
             let names = &self.panes.names;
@@ -315,8 +238,8 @@ impl<'a> Checker<'a> {
     }
 
     /// Holds a window against its pane. `highs`: how far the key has come at the end, at least and at most; `None`: far enough.
-    fn compare(&mut self, id: PaneId, model: &Window, highs: Option<(i64, i64)>) {
-        let rules = self.plans[id.0 as usize].rules;
+    fn compare(&mut self, id: PaneId, model: &model::Window, highs: Option<(i64, i64)>) {
+        let rules = self.windows[id.0 as usize].plan.rules;
         if rules.by == GroupBy::Device && self.is_poisoned(id.1) {
             return;
         }
@@ -338,7 +261,7 @@ impl<'a> Checker<'a> {
             self.trouble.unclosed.add(|| describe_id(&self.names, &self.node.config, id));
         } else if !row.open && !closed {
             self.trouble.early.add(|| describe_id(&self.names, &self.node.config, id));
-        } else if let Some(what) = differs(model, row, row.open) {
+        } else if let Some(what) = differs(model, &row.metrics, row.open) {
             self.trouble.different.add(|| {
                 let pane = describe_id(&self.names, &self.node.config, id);
                 format!("{pane}, revision {}: of {}, {}", row.revision, self.names.name(what.0), what.1)
@@ -353,30 +276,30 @@ impl<'a> Checker<'a> {
     }
 
     fn finish(&mut self, journal: &Journal) {
-        for window in 0..self.plans.len() {
-            let keys = std::mem::take(&mut self.plans[window].keys);
+        for window in 0..self.windows.len() {
+            let keys = std::mem::take(&mut self.windows[window].keys);
             for (number, key) in &keys {
                 let highs = self.final_high(window, *number, key);
                 for (start, model) in &key.open {
                     self.compare((window as u32, *number, *start, model.end), model, Some(highs));
                 }
             }
-            self.plans[window].keys = keys;
+            self.windows[window].keys = keys;
         }
         self.report_late(journal);
         if journal.gave_up(Class::Pane) || journal.was_damaged() {
             return;
         }
         for (id, number) in std::mem::take(&mut self.without) {
-            let plan = &self.plans[id.0 as usize];
-            let Some(key) = plan.keys.get(&number) else { continue };
+            let Window { plan, keys, .. } = &self.windows[id.0 as usize];
+            let Some(key) = keys.get(&number) else { continue };
             let (least, _) = self.final_high(id.0 as usize, number, key);
             if plan.rules.is_closed(id.3, least.saturating_sub(MARGIN.0)) {
                 self.trouble.missing.add(|| describe_id(&self.names, &self.node.config, id));
             }
         }
         for (id, row) in &self.panes.rows {
-            let plan = &self.plans[id.0 as usize];
+            let plan = &self.windows[id.0 as usize].plan;
             let gone = self.horizon.is_some_and(|horizon| id.2.saturating_sub(plan.rules.gap) <= horizon.0);
             let poisoned = plan.rules.by == GroupBy::Device && self.is_poisoned(id.1);
             if plan.is_modelled() && !row.metrics.is_empty() && !gone && !poisoned && !self.explained.contains(id) {
@@ -387,22 +310,22 @@ impl<'a> Checker<'a> {
 
     /// The stamps that a key has come to at least, and at most.
     fn final_high(&self, window: usize, number: u32, key: &Key) -> (i64, i64) {
-        let plan = &self.plans[window];
+        let Window { plan, highs, .. } = &self.windows[window];
         if plan.rules.by == GroupBy::Device {
             return (key.high, key.high);
         }
         // A device that is silent does not hold the others back for ever, but it may.
-        let least = plan.highs.range((number, 0)..=(number, u32::MAX)).map(|(_, high)| *high).min();
+        let least = highs.range((number, 0)..=(number, u32::MAX)).map(|(_, high)| *high).min();
         (least.unwrap_or(i64::MIN), key.high)
     }
 
     fn report_late(&mut self, journal: &Journal) {
         let all_there = !journal.gave_up(Class::Pane) && !journal.was_damaged();
         for ((window, device, time), open) in std::mem::take(&mut self.late) {
-            let rules = self.plans[window as usize].rules;
+            let rules = self.windows[window as usize].plan.rules;
             let (last, _) = rules.windows(time).next().unwrap_or((time, time));
             let known = self.horizon.is_none_or(|horizon| last.saturating_sub(rules.gap) > horizon.0);
-            if !known || !self.plans[window as usize].is_modelled() || self.poisoned.contains(&device) {
+            if !known || !self.windows[window as usize].plan.is_modelled() || self.poisoned.contains(&device) {
                 continue;
             }
             let describe = || {
@@ -448,9 +371,9 @@ fn add_to_group(
 }
 
 /// What a pane says otherwise than the model, with the metric's number. An open pane may know less.
-fn differs(model: &Window, row: &Row, open: bool) -> Option<(u32, String)> {
+pub(super) fn differs(model: &model::Window, said: &[Told], open: bool) -> Option<(u32, String)> {
     let own = |name: u32| model.metrics.iter().find(|(known, _)| *known == name).map(|(_, acc)| acc);
-    for told in &row.metrics {
+    for told in said {
         let Some(acc) = own(told.name) else { return Some((told.name, "no event has it".to_owned())) };
         let range = acc.count.saturating_sub(model.less)..=acc.count + model.more;
         let wrong = match open {
@@ -465,12 +388,8 @@ fn differs(model: &Window, row: &Row, open: bool) -> Option<(u32, String)> {
     let unsaid = model
         .metrics
         .iter()
-        .find(|(name, acc)| acc.count + acc.skipped > model.less && !row.metrics.iter().any(|told| told.name == *name));
+        .find(|(name, acc)| acc.count + acc.skipped > model.less && !said.iter().any(|told| told.name == *name));
     unsaid
         .filter(|_| !open)
         .map(|(name, acc)| (*name, format!("the pane does not say it, and {} events have it", acc.count)))
-}
-
-fn is_number(value_type: ValueType) -> bool {
-    matches!(value_type, ValueType::F64 | ValueType::I64 | ValueType::Bool)
 }

@@ -218,6 +218,8 @@ impl Stage {
             name: "edge".to_owned(),
             config: toml::from_str(CONFIG).unwrap(),
             journal: Ok(store),
+            life: Default::default(),
+            copies: Vec::new(),
             disk: Default::default(),
             boots: 1,
             clock_errors: Vec::new(),
