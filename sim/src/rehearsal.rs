@@ -335,19 +335,20 @@ impl Rehearsal {
                 let opened = open_journal(&self.world, node.host);
                 let life = opened.as_ref().map(|(_, life)| *life).unwrap_or_default();
                 NodeEvidence {
-                life,
-                journal: opened.map(|(store, _)| store),
-                copies: open_copies(&self.world, node.host),
-                disk: self.world.disk(node.host).map(|disk| disk.stats()).unwrap_or_default(),
-                boots: self.world.boots(node.host),
-                name: node.name,
-                config: node.config,
-                clock_errors: errors,
-                repairs,
-                up: node.up,
-                samples,
-                failed_starts: node.failed_starts,
-            }},
+                    life,
+                    journal: opened.map(|(store, _)| store),
+                    copies: open_copies(&self.world, node.host),
+                    disk: self.world.disk(node.host).map(|disk| disk.stats()).unwrap_or_default(),
+                    boots: self.world.boots(node.host),
+                    name: node.name,
+                    config: node.config,
+                    clock_errors: errors,
+                    repairs,
+                    up: node.up,
+                    samples,
+                    failed_starts: node.failed_starts,
+                }
+            },
         );
         let evidence = Evidence {
             nodes: nodes.collect(),

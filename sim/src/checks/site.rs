@@ -55,8 +55,7 @@ struct Copy {
 
 /// Checks what the nodes of a site have promised together. A site of which a journal cannot be read is not checked: that was said.
 pub fn check(name: &str, evidence: &Evidence, found: &mut Found) -> Vec<Broken> {
-    let nodes: Vec<&NodeEvidence> =
-        evidence.nodes.iter().filter(|node| evidence.site_of(node) == Some(name)).collect();
+    let nodes: Vec<&NodeEvidence> = evidence.nodes.iter().filter(|node| evidence.site_of(node) == Some(name)).collect();
     let site = match Site::read(nodes, evidence) {
         Ok(Some(site)) => site,
         Ok(None) => return Vec::new(),

@@ -7,7 +7,7 @@ const SITE: &str = r#"
 name = "site"
 about = "Three boxes of a site."
 duration = "60s"
-settle = "40s"
+settle = "90s"
 watch = "5s"
 SCENARIO
 NODES

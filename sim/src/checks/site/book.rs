@@ -1,10 +1,6 @@
 //! One journal, or a copy of one, as the checkers of a site need it.
 
-use std::{
-    collections::BTreeMap,
-    hash::BuildHasher,
-    ops::ControlFlow,
-};
+use std::{collections::BTreeMap, hash::BuildHasher, ops::ControlFlow};
 
 use foldhash::fast::FixedState;
 use millpond_core::{
@@ -108,7 +104,7 @@ impl Book {
             RecordKind::DropRange => self.receipts.extend(DropRange::decode(row.payload)),
             RecordKind::Homes => self.homes.extend(record::decode::<Vec<Home>>(row.payload).unwrap_or_default()),
             RecordKind::Late => self.late.extend(record::decode::<Vec<LateEvent>>(row.payload).unwrap_or_default()),
-            RecordKind::Panes | RecordKind::Alerts => {}
+            RecordKind::Panes | RecordKind::Alerts | RecordKind::Twin => {}
         }
     }
 

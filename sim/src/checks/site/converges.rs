@@ -41,9 +41,8 @@ fn records(site: &Site<'_>, settled: &[&Member<'_>], said: &mut Findings) {
         let others: Vec<&&Member<'_>> = settled.iter().filter(|member| member.node.life != life).collect();
         let own = site.journals.get(&life).map(|(number, _)| &site.members[*number]);
         for (seq, row) in book.records.iter().filter(|(_, row)| row.said_ms < until) {
-            let has = |member: &&&Member<'_>| {
-                member.copies.get(&life).is_some_and(|copy| copy.accounts_for(row.class, *seq))
-            };
+            let has =
+                |member: &&&Member<'_>| member.copies.get(&life).is_some_and(|copy| copy.accounts_for(row.class, *seq));
             let lacking = others.iter().filter(|member| !has(member));
             match row.class.track() {
                 // A journal that is gone is of no use to its own node, which has another one.
@@ -74,7 +73,8 @@ fn records(site: &Site<'_>, settled: &[&Member<'_>], said: &mut Findings) {
 fn homes(site: &Site<'_>, settled: &[&Member<'_>], said: &mut Findings) {
     let of = |member: &Member<'_>| {
         let mut homes: BTreeMap<&str, (u64, Origin)> = BTreeMap::new();
-        let own = site.journals.iter().filter(|(life, _)| life.0 == member.node.life.0).map(|(life, (_, book))| (life, book));
+        let own =
+            site.journals.iter().filter(|(life, _)| life.0 == member.node.life.0).map(|(life, (_, book))| (life, book));
         let copies = member.copies.iter().map(|(life, copy)| (life, &copy.book));
         for (life, book) in own.chain(copies) {
             for home in &book.homes {

@@ -93,11 +93,17 @@ pub fn check(site: &Site<'_>, said: &mut Findings) -> u64 {
                 continue;
             };
             compared += 1;
-            let metrics: Vec<Told> = pane.metrics.iter().map(|metric| self::told(names.enter(&metric.name), metric)).collect();
+            let metrics: Vec<Told> =
+                pane.metrics.iter().map(|metric| self::told(names.enter(&metric.name), metric)).collect();
             if let Some((metric, what)) = differs(window, &metrics, false) {
                 let open = if pane.open { ", open" } else { "" };
                 different.add(|| {
-                    format!("{}, revision {}{open}: of {}, {what}", describe(spec, &name), pane.revision, names.name(metric))
+                    format!(
+                        "{}, revision {}{open}: of {}, {what}",
+                        describe(spec, &name),
+                        pane.revision,
+                        names.name(metric)
+                    )
                 });
             }
         }

@@ -33,11 +33,8 @@ const CUT_LOSS: f64 = 0.5;
 pub fn check(site: &Site<'_>, said: &mut Findings) -> u64 {
     let mut first: BTreeMap<Reading, (Life, u64)> = BTreeMap::new();
     let (mut excused, mut twice) = (0, Tally::default());
-    let cut: BTreeMap<&str, Vec<(u64, u64)>> = site
-        .members
-        .iter()
-        .map(|member| (&*member.node.name, cut_off(member.node, site.evidence)))
-        .collect();
+    let cut: BTreeMap<&str, Vec<(u64, u64)>> =
+        site.members.iter().map(|member| (&*member.node.name, cut_off(member.node, site.evidence))).collect();
     for (life, book) in site.books() {
         for (reading, record) in &book.readings {
             let Some(other) = first.insert(*reading, (life, *record)) else { continue };
@@ -49,7 +46,11 @@ pub fn check(site: &Site<'_>, said: &mut Findings) -> u64 {
                 let device = &site.evidence.witness.devices[reading.0 as usize];
                 let place = |(life, record): (Life, u64)| {
                     let name = site.member_of(life).map_or("nobody", |member| &member.node.name);
-                    format!("record {record} of {name} ({}) at {}", short(life), at(Instant(written(site, (life, record)))))
+                    format!(
+                        "record {record} of {name} ({}) at {}",
+                        short(life),
+                        at(Instant(written(site, (life, record))))
+                    )
                 };
                 let acked = device.readings.get(reading.1 as usize - 1).map_or(Instant(u64::MAX), |sent| sent.acked);
                 format!(
