@@ -18,12 +18,12 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "Start here:
-  millpond demo                            a node and a fleet of simulated machines on this computer
+  millpond demo                            three nodes and a fleet of simulated machines; kill one
   millpond edge --config edge.toml         a node for real devices
   millpond explain MP0103                  what a code means";
 
 const EXAMPLES: &str = "Start here:
-  millpond demo                            a node and a fleet of simulated machines on this computer
+  millpond demo                            three nodes and a fleet of simulated machines; kill one
   millpond edge --config edge.toml         a node for real devices
   millpond validate edge.toml              all problems of a configuration at once
   millpond query press-1 temperature       what a device measured

@@ -9,7 +9,7 @@ use millpond_core::{
     record::{self, Class, Hlc, RecordKind},
     rule::{PaneRules, Signal},
     time::{Span, Timestamp},
-    window::{Delta, LateEvent, Pane, Panes, WindowEffect},
+    window::{Delta, Emit, LateEvent, Pane, Panes, WindowEffect, of_site},
 };
 use millpond_env::Env;
 use millpond_gateway::broker::Broker;
@@ -164,8 +164,8 @@ impl State {
         let (mut panes, mut late) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
-                // Panes that are still open are shown but not kept.
-                WindowEffect::Fire(pane) if pane.open => self.show(&pane),
+                // Panes that are still open are shown but not kept, unless they are what another node needs for its own.
+                WindowEffect::Fire(pane) if pane.open && !self.keeps_open() => self.show(&pane),
                 WindowEffect::Fire(pane) => panes.push(pane),
                 WindowEffect::Late(event) => late.push(event),
                 WindowEffect::Watermark { key, at } => self.share_watermark(&key, at),
@@ -185,6 +185,13 @@ impl State {
         let _ = self.args.journal.cast(JournalMsg::Append(unit));
     }
 
+    /// A device that goes to another node leaves a share behind that it does not close here any more. With `emit = "update"` there would be one
+    /// for each update.
+    fn keeps_open(&self) -> bool {
+        let spec = &self.args.settings.windows[self.args.index];
+        self.args.settings.membership.is_some() && of_site(spec) && spec.emit != Emit::Update
+    }
+
     fn verdict(&mut self, verdict: Verdict) {
         let mut signals: Vec<Signal> = Vec::new();
         for no in verdict.units {
@@ -195,7 +202,9 @@ impl State {
                 continue;
             }
             for pane in &panes {
-                self.args.core.rules.apply(pane, &mut signals);
+                if !pane.open {
+                    self.args.core.rules.apply(pane, &mut signals);
+                }
                 self.show(pane);
             }
         }

@@ -35,9 +35,10 @@ pub struct ChildNode {
     site: Option<SocketAddr>,
 }
 
+/// A directory for data; a temporary one of ours is removed when this is dropped.
 #[derive(Debug)]
-struct DataDir {
-    path: PathBuf,
+pub struct DataDir {
+    pub path: PathBuf,
     is_ours: bool,
 }
 
@@ -167,10 +168,6 @@ impl ChildNode {
         (&self.http.0, self.http.1)
     }
 
-    pub fn data(&self) -> &Path {
-        &self.data.path
-    }
-
     /// What it wrote on stderr.
     pub fn words(&self) -> String {
         os::read(&self.data.path.join(LOG))
@@ -244,8 +241,9 @@ pub fn own_directory() -> anyhow::Result<PathBuf> {
 }
 
 impl DataDir {
+    /// `None`: a new one below the system's directory for temporary files.
     #[expect(clippy::disallowed_methods, reason = "a directory of our own, below the one for temporary files")]
-    fn new(chosen: Option<PathBuf>) -> anyhow::Result<DataDir> {
+    pub fn new(chosen: Option<PathBuf>) -> anyhow::Result<DataDir> {
         let is_ours = chosen.is_none();
         let path = match chosen {
             Some(path) => path,

@@ -15,7 +15,7 @@ pub const FLEET_USER: &str = "demo-fleet";
 /// The user who watches.
 pub const VIEW_USER: &str = "demo-view";
 
-/// Windows and rules; device types, schemas and users are added.
+/// Windows, rules and what the site promises; device types, schemas and users are added.
 const BASE: &str = include_str!("rules.toml");
 
 /// What the demo logs in with, new in each run.

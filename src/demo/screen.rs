@@ -13,34 +13,56 @@ use ratatui::{
 };
 
 use super::{
-    lines::size,
-    status::{Alert, Status},
+    lines::{audit, size},
+    site::NAMES,
+    status::{Alert, NodeStatus, Status},
 };
+
+/// What the user asked for with the keyboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    End,
+    /// The node with this index.
+    Kill(usize),
+    /// All that are gone.
+    Restart,
+}
 
 /// The terminal in its raw mode; given back when this is dropped.
 #[derive(Debug)]
 pub struct Screen {
     terminal: DefaultTerminal,
+    /// `k` was pressed: the next digit says which node.
+    kills: bool,
 }
 
 impl Screen {
     pub fn open() -> anyhow::Result<Screen> {
-        Ok(Screen { terminal: ratatui::try_init()? })
+        Ok(Screen { terminal: ratatui::try_init()?, kills: false })
     }
 
-    /// Draws, and reads the keys that were pressed. `true` when the user wants to end.
-    pub fn draw(&mut self, status: &Status, now: Mono) -> anyhow::Result<bool> {
-        self.terminal.draw(|frame| render(frame, status, now))?;
+    /// Draws, and reads the keys that were pressed: what the user wants.
+    pub fn draw(&mut self, status: &Status, now: Mono) -> anyhow::Result<Option<Wish>> {
+        let kills = self.kills;
+        self.terminal.draw(|frame| render(frame, status, now, kills))?;
         while event::poll(Duration::ZERO)? {
-            if let Event::Key(key) = event::read()? {
-                let interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-                let quit = matches!(key.code, KeyCode::Char('q') | KeyCode::Esc);
-                if key.kind == KeyEventKind::Press && (interrupt || quit) {
-                    return Ok(true);
+            let Event::Key(key) = event::read()? else { continue };
+            if key.kind != KeyEventKind::Press {
+                continue;
+            }
+            let kills = std::mem::take(&mut self.kills);
+            match key.code {
+                KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(Some(Wish::End)),
+                KeyCode::Char('q') | KeyCode::Esc => return Ok(Some(Wish::End)),
+                KeyCode::Char('k') => self.kills = true,
+                KeyCode::Char('r') => return Ok(Some(Wish::Restart)),
+                KeyCode::Char(digit @ '1'..='3') if kills => {
+                    return Ok(Some(Wish::Kill(digit as usize - '1' as usize)));
                 }
+                _ => {}
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
@@ -50,26 +72,36 @@ impl Drop for Screen {
     }
 }
 
-fn render(frame: &mut Frame<'_>, status: &Status, now: Mono) {
-    let [head, middle, log, foot] =
-        Layout::vertical([Constraint::Length(6), Constraint::Fill(3), Constraint::Fill(2), Constraint::Length(1)])
-            .areas(frame.area());
+fn render(frame: &mut Frame<'_>, status: &Status, now: Mono, kills: bool) {
+    let [head, nodes, middle, log, foot] = Layout::vertical([
+        Constraint::Length(6),
+        Constraint::Length(6),
+        Constraint::Fill(3),
+        Constraint::Fill(2),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
     let [panes, alerts] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(middle);
     render_head(frame, head, status, now);
+    render_nodes(frame, nodes, status);
     render_panes(frame, panes, status);
     render_alerts(frame, alerts, status);
     render_log(frame, log, status);
-    let help = format!(" q or Ctrl-C ends. Try: kill -9 {}   {}   mqtt://{}", status.pid, status.http, status.mqtt);
+    let help = match kills {
+        true => " kill which node? 1, 2 or 3",
+        false => " k, then 1, 2 or 3: kill that node (SIGKILL)   r: start it again   q or Ctrl-C: end",
+    };
     frame.render_widget(Line::from(help).dim(), foot);
 }
 
 fn render_head(frame: &mut Frame<'_>, area: Rect, status: &Status, now: Mono) {
     let strong = |text: String| Span::styled(text, Style::new().add_modifier(Modifier::BOLD));
-    let health = match status.health.as_str() {
-        "ok" => Span::styled("ok", Style::new().fg(Color::Green)),
-        other => Span::styled(other.to_owned(), Style::new().fg(Color::Yellow)),
+    let found = match status.audit {
+        Some(audit) if audit.missing > 0 => Style::new().fg(Color::Red),
+        Some(_) => Style::new().fg(Color::Green),
+        None => Style::new(),
     };
-    let link = if status.connected { "connected".to_owned() } else { "not connected".to_owned() };
+    let waiting: usize = status.waiting.iter().sum();
     let lines = vec![
         Line::from(vec![
             strong(format!("{:>9.0}", status.recent.events_per_s)),
@@ -81,25 +113,63 @@ fn render_head(frame: &mut Frame<'_>, area: Rect, status: &Status, now: Mono) {
             strong(format!("{:>9}", status.published)),
             " published  ".into(),
             strong(status.acked.to_string()),
-            " acknowledged  ".into(),
-            strong(status.journal.events.to_string()),
-            format!(" stored  {} waiting  {} dead letters", status.waiting, status.journal.dead_letters).into(),
+            format!(" acknowledged  {waiting} waiting   ").into(),
+            Span::styled(audit(status), found),
         ]),
         Line::from(vec![
-            strong(format!("{:>9}", status.devices)),
-            format!(" devices, {link}   journal {}   health ", size(status.journal.file_bytes)).into(),
-            health,
+            strong(format!("{:>9}", status.machines.len())),
+            " devices; a third of them is at home at each node, and turns to the next one when it is gone".into(),
         ]),
         Line::from(format!(
-            "{:>9} results of windows   {} alerts fired, {} resolved   node started {} times",
-            status.panes_seen,
-            status.alerts_fired,
-            status.alerts_resolved,
-            status.restarts + 1
+            "{:>9} results of windows   {} alerts fired, {} resolved   {} windows of dead nodes continued by others",
+            status.panes_seen, status.alerts_fired, status.alerts_resolved, status.adopted
         )),
     ];
     let title = format!(" millpond demo  {:.0} s ", now.since(status.begun).as_secs_f64());
     frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(title)), area);
+}
+
+fn render_nodes(frame: &mut Frame<'_>, area: Rect, status: &Status) {
+    let rows = status.nodes.iter().enumerate().map(|(at, node)| {
+        let machines: Vec<&str> =
+            NAMES.iter().zip(&status.lines).filter(|(_, to)| **to == Some(at)).map(|(name, _)| *name).collect();
+        let (state, style) = state_of(node);
+        Row::new([
+            format!("{} {}", at + 1, NAMES[at]),
+            node.pid.to_string(),
+            state,
+            node.seen.events.to_string(),
+            node.seen.copied.to_string(),
+            node.seen.missing.to_string(),
+            size(node.seen.file_bytes),
+            machines.join(", "),
+            node.http.clone(),
+        ])
+        .style(style)
+    });
+    let widths = [
+        Constraint::Length(9),
+        Constraint::Length(8),
+        Constraint::Length(12),
+        Constraint::Length(9),
+        Constraint::Length(9),
+        Constraint::Length(8),
+        Constraint::Length(10),
+        Constraint::Fill(1),
+        Constraint::Length(16),
+    ];
+    let titles = ["node", "process", "", "events", "copied", "missing", "journal", "machines of", "http"];
+    let head = Row::new(titles).style(Style::new().add_modifier(Modifier::DIM));
+    frame.render_widget(Table::new(rows, widths).header(head).block(Block::bordered().title(" the site ")), area);
+}
+
+fn state_of(node: &NodeStatus) -> (String, Style) {
+    match (node.up_since, node.seen.members) {
+        (None, _) => ("dead".to_owned(), Style::new().fg(Color::Red)),
+        (Some(_), 0) => ("starting".to_owned(), Style::new().fg(Color::Yellow)),
+        (Some(_), members) if members as usize == NAMES.len() => (format!("sees {members}"), Style::new()),
+        (Some(_), members) => (format!("sees {members}"), Style::new().fg(Color::Yellow)),
+    }
 }
 
 fn render_panes(frame: &mut Frame<'_>, area: Rect, status: &Status) {
@@ -160,21 +230,21 @@ fn render_log(frame: &mut Frame<'_>, area: Rect, status: &Status) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
 
     #[test]
     fn the_screen_shows_a_firing_alert() {
-        let mut status = Status::new(Mono(0), 42, ("127.0.0.1", 1), ("127.0.0.1", 2), Path::new("/tmp/x"));
+        let node = |pid| NodeStatus::new(pid, ("127.0.0.1", 1), ("127.0.0.1", 2), Mono(0));
+        let mut status = Status::new(Mono(0), "/tmp/x".into(), vec![node(42), node(43), node(44)]);
+        status.nodes[1].up_since = None;
         let alert = serde_json::json!({ "id": "a", "rule": "vibration-high", "key": "press-0001", "state": "firing", "since": 1 });
         status.take_alerts(Mono(0), &[alert]);
         let mut terminal = Terminal::new(TestBackend::new(120, 40)).unwrap();
-        terminal.draw(|frame| render(frame, &status, Mono(3_000_000_000))).unwrap();
+        terminal.draw(|frame| render(frame, &status, Mono(3_000_000_000), false)).unwrap();
         let shown = terminal.backend().to_string();
         assert!(shown.contains("firing   vibration-high press-0001"), "{shown}");
-        assert!(shown.contains("kill -9 42"), "{shown}");
+        assert!(shown.contains("2 south   43       dead"), "{shown}");
     }
 }

@@ -2,13 +2,15 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use hdrhistogram::Histogram;
 use millpond_core::time::Span;
 use millpond_env::Mono;
 use serde_json::Value;
+
+use super::site::{NAMES, NODES};
 
 /// Time over which rates and latencies are told.
 const PERIOD: Span = Span::from_secs(2);
@@ -20,18 +22,22 @@ const KEEP: usize = 64;
 #[derive(Debug)]
 pub struct Status {
     pub begun: Mono,
-    pub pid: u32,
-    pub mqtt: String,
-    pub http: String,
     pub data: PathBuf,
+    pub nodes: Vec<NodeStatus>,
+    pub kills: u32,
     pub restarts: u32,
-    pub connected: bool,
-    pub devices: usize,
+    /// To which node the machines of each node are connected.
+    pub lines: [Option<usize>; NODES],
+    pub machines: Vec<Machine>,
     pub published: u64,
     pub acked: u64,
     pub reconnects: u64,
-    /// Readings that wait for room in flight.
-    pub waiting: usize,
+    /// Readings of each node's machines that wait for room in flight.
+    pub waiting: [usize; NODES],
+    /// Windows of nodes that were gone, continued by others.
+    pub adopted: u64,
+    /// Whether what was acknowledged is there; the last that was counted.
+    pub audit: Option<Audit>,
     /// Of the last whole period.
     pub recent: Recent,
     period: Period,
@@ -41,8 +47,6 @@ pub struct Status {
     pub alerts: BTreeMap<(i64, String), Alert>,
     pub alerts_fired: u64,
     pub alerts_resolved: u64,
-    pub journal: Journal,
-    pub health: String,
     /// What happened, with the time since the start; the view that shows lines takes them away.
     pub said: VecDeque<(Span, String)>,
 }
@@ -61,11 +65,55 @@ struct Period {
     latency: Option<Histogram<u64>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Journal {
+/// One of the nodes.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    pub pid: u32,
+    pub mqtt: String,
+    pub http: String,
+    /// When its process was ready; nothing while it is gone.
+    pub up_since: Option<Mono>,
+    /// Readings that it acknowledged.
+    pub acked: u64,
+    /// What it says of itself and of the others; empty when it says nothing.
+    pub seen: Seen,
+}
+
+/// What a node says of itself and of the others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Seen {
+    /// Nodes that it sees up, itself included; 0 when it did not answer.
+    pub members: u64,
+    /// Connections to others.
+    pub links: u64,
+    /// Records of others that it keeps and knows to be missing here.
+    pub missing: u64,
+    /// Records of others that came to be kept.
+    pub copied: u64,
+    /// Windows of nodes that are gone, continued here.
+    pub adopted: u64,
     pub events: u64,
     pub file_bytes: u64,
     pub dead_letters: u64,
+    pub health: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Machine {
+    pub name: String,
+    /// One that each of its readings has.
+    pub metric: &'static str,
+    pub acked: u64,
+}
+
+/// What was counted over the whole site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Audit {
+    /// Acknowledged before the count began.
+    pub acked: u64,
+    pub stored: u64,
+    /// Of what was acknowledged.
+    pub missing: u64,
 }
 
 /// A result of the window that is shown.
@@ -93,20 +141,21 @@ pub struct Alert {
 }
 
 impl Status {
-    pub fn new(begun: Mono, pid: u32, mqtt: (&str, u16), http: (&str, u16), data: &Path) -> Status {
+    pub fn new(begun: Mono, data: PathBuf, nodes: Vec<NodeStatus>) -> Status {
         Status {
             begun,
-            pid,
-            mqtt: format!("{}:{}", mqtt.0, mqtt.1),
-            http: format!("http://{}:{}", http.0, http.1),
-            data: data.to_owned(),
+            data,
+            nodes,
+            kills: 0,
             restarts: 0,
-            connected: true,
-            devices: 0,
+            lines: std::array::from_fn(Some),
+            machines: Vec::new(),
             published: 0,
             acked: 0,
             reconnects: 0,
-            waiting: 0,
+            waiting: [0; NODES],
+            adopted: 0,
+            audit: None,
             recent: Recent::default(),
             period: Period { since: begun, acked: 0, latency: Histogram::new_with_max(LATENCY_NS_MAX, 3).ok() },
             panes: VecDeque::new(),
@@ -114,8 +163,6 @@ impl Status {
             alerts: BTreeMap::new(),
             alerts_fired: 0,
             alerts_resolved: 0,
-            journal: Journal::default(),
-            health: "starting".to_owned(),
             said: VecDeque::new(),
         }
     }
@@ -124,14 +171,22 @@ impl Status {
         push(&mut self.said, (now.since(self.begun), what));
     }
 
-    /// Where the node is to be found.
+    /// Where the nodes are to be found.
     pub fn say_where(&mut self, now: Mono) {
-        let (pid, mqtt, http, data) = (self.pid, &self.mqtt, &self.http, self.data.display());
-        self.say(now, format!("the node is ready: process {pid}, mqtt://{mqtt}, {http}, data in {data}"));
+        for (name, node) in NAMES.iter().zip(self.nodes.clone()) {
+            let NodeStatus { pid, mqtt, http, .. } = node;
+            self.say(now, format!("{name} is ready: process {pid}, mqtt://{mqtt}, http://{http}"));
+        }
+        self.say(now, format!("data in {}", self.data.display()));
     }
 
-    pub fn acked(&mut self, now: Mono, published: Mono) {
+    /// `node` acknowledged a reading of `machine`.
+    pub fn acked(&mut self, now: Mono, published: Mono, machine: usize, node: usize) {
         self.acked += 1;
+        self.nodes[node].acked += 1;
+        if let Some(machine) = self.machines.get_mut(machine) {
+            machine.acked += 1;
+        }
         self.period.acked += 1;
         if let Some(latency) = &mut self.period.latency {
             latency.saturating_record(now.since(published).0 as u64);
@@ -160,7 +215,8 @@ impl Status {
 
     /// Takes the panes of an answer, newest first; those that are known already are left out.
     pub fn take_panes(&mut self, now: Mono, panes: &[Value]) {
-        for pane in panes.iter().rev().filter_map(Pane::of_json) {
+        let closed = panes.iter().rev().filter(|pane| pane["open"] != true);
+        for pane in closed.filter_map(Pane::of_json) {
             if self.panes.contains(&pane) {
                 continue;
             }
@@ -204,6 +260,56 @@ impl Status {
         while self.alerts.len() > KEEP {
             self.alerts.pop_first();
         }
+    }
+}
+
+impl NodeStatus {
+    pub fn new(pid: u32, mqtt: (&str, u16), http: (&str, u16), ready: Mono) -> NodeStatus {
+        NodeStatus {
+            pid,
+            mqtt: format!("{}:{}", mqtt.0, mqtt.1),
+            http: format!("{}:{}", http.0, http.1),
+            up_since: Some(ready),
+            acked: 0,
+            seen: Seen::default(),
+        }
+    }
+}
+
+impl Seen {
+    /// From the node's metrics of the site, its journal and its health.
+    pub fn of(metrics: &[(String, f64)], journal: &Value, health: &Value) -> Seen {
+        let metric = |name: &str| -> u64 {
+            metrics.iter().filter(|(metric, _)| metric == name).map(|(_, value)| *value as u64).sum()
+        };
+        let reasons: Vec<&str> = health["reasons"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let word = health["status"].as_str().unwrap_or("unknown");
+        Seen {
+            members: metric("members"),
+            links: metric("links"),
+            missing: metric("missing_records"),
+            copied: metric("copied_records_total"),
+            adopted: metric("adopted_panes_total"),
+            events: journal["classes"]["raw"]["events"].as_u64().unwrap_or_default(),
+            file_bytes: journal["file_bytes"].as_u64().unwrap_or_default(),
+            dead_letters: journal["dead_letters"].as_u64().unwrap_or_default(),
+            health: if reasons.is_empty() { word.to_owned() } else { format!("{word}: {}", reasons.join("; ")) },
+        }
+    }
+}
+
+impl Audit {
+    /// Compares what each machine was acknowledged before with what is there now; `before` was there when the demo began.
+    pub fn of(machines: &[Machine], before: &[u64], stored: &[u64]) -> Audit {
+        let mut audit = Audit { acked: 0, stored: 0, missing: 0 };
+        for (at, machine) in machines.iter().enumerate() {
+            let of = |counts: &[u64]| counts.get(at).copied().unwrap_or_default();
+            let there = of(stored).saturating_sub(of(before));
+            audit.acked += machine.acked;
+            audit.stored += there;
+            audit.missing += machine.acked.saturating_sub(there);
+        }
+        audit
     }
 }
 
@@ -253,7 +359,7 @@ mod tests {
     use super::*;
 
     fn status() -> Status {
-        Status::new(Mono(0), 1, ("127.0.0.1", 1), ("127.0.0.1", 2), Path::new("/tmp/x"))
+        Status::new(Mono(0), "/tmp/x".into(), Vec::new())
     }
 
     #[test]
@@ -267,6 +373,13 @@ mod tests {
         assert_eq!(said.len(), 3);
         assert_eq!(said[1], "alert r FIRING (critical): m, worst 9.50");
         assert_eq!((status.alerts_fired, status.alerts_resolved), (1, 1));
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_is_not_there_is_missed() {
+        let machine = |acked| Machine { name: "m".to_owned(), metric: "t", acked };
+        let audit = Audit::of(&[machine(5), machine(5)], &[10, 0], &[16, 4]);
+        assert_eq!(audit, Audit { acked: 10, stored: 10, missing: 1 });
     }
 
     #[test]
