@@ -198,4 +198,6 @@ impl Run {
 }
 
 #[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod tests;
