@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use millpond_core::{
     admission::Known,
-    ids::{Incarnation, Origin},
+    ids::{Incarnation, Origin, Seq},
     window::{Pane, WindowEffect},
 };
-use millpond_store::{Append, Reader, Table};
+use millpond_store::{Append, ReadError, Reader, Table};
 
 use crate::{
     journal::{CHECKPOINT_ROW, CheckpointRow},
@@ -32,6 +32,18 @@ pub struct Adopted {
     pub events: u64,
 }
 
+/// The last record that a copy's checkpoint contains: those after it are needed to go on from there. 0 when there is no checkpoint.
+///
+/// # Errors
+/// When the copy cannot be read.
+pub fn cursor(copy: &Reader) -> Result<Seq, ReadError> {
+    let row = copy.get(Table::Checkpoints, CHECKPOINT_ROW)?;
+    let row = row.and_then(|row| millpond_core::record::decode::<CheckpointRow>(&row).ok());
+    Ok(row.map_or(Seq(0), |row| Seq(row.cursor)))
+}
+
+/// The copy has all records of events after its [`cursor`], up to some point.
+///
 /// # Errors
 /// When the copy cannot be read, or a record in it makes this node's windows fail too.
 pub fn adopt(settings: &Settings, copy: &Reader, of: (Origin, Incarnation)) -> Result<Adopted, RecoveryError> {

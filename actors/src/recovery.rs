@@ -116,7 +116,11 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
     reader.scan(Class::Pane, cursor.next(), |row| {
         recovered.hlc = recovered.hlc.max(row.hlc);
         match row.kind {
-            RecordKind::Panes => journaled.extend(record::decode::<Vec<Pane>>(row.payload).unwrap_or_default()),
+            RecordKind::Panes => {
+                // What was said in the place of another node is none of this one's own.
+                let said = record::decode::<Vec<Pane>>(row.payload).unwrap_or_default();
+                journaled.extend(said.into_iter().filter(|pane| pane.of.is_none()));
+            }
             RecordKind::Late => late.extend(record::decode::<Vec<LateEvent>>(row.payload).unwrap_or_default()),
             _ => {}
         }
@@ -133,7 +137,7 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
         }
     }
     replay(settings, trips, &mut recovered, reader, cursor, &left_out)?;
-    for pane in &journaled {
+    for pane in journaled.iter().filter(|pane| !pane.open) {
         if let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) {
             recovered.windows[index].rules.apply(pane, &mut recovered.signals);
         }

@@ -32,7 +32,14 @@ type Name = (Timestamp, Timestamp, String, Option<Origin>);
 pub struct Shares<'a> {
     spec: &'a WindowSpec,
     /// By store: what one that was lost has said is not said again by the next one.
-    panes: BTreeMap<Name, BTreeMap<(Origin, u16), (Incarnation, Pane)>>,
+    panes: BTreeMap<Name, BTreeMap<(Origin, u16), Share>>,
+}
+
+/// What was said of one share: by its node, and by those who hold a copy of its journal.
+#[derive(Default)]
+struct Share {
+    own: Option<(Incarnation, Pane)>,
+    adopted: Option<(Incarnation, Pane)>,
 }
 
 impl<'a> Shares<'a> {
@@ -66,22 +73,46 @@ impl<'a> Shares<'a> {
         let whose = pane.of.unwrap_or(by);
         let alone = (!window::of_site(self.spec)).then_some(whose.0);
         let name = (pane.end, pane.start, pane.key.clone(), alone);
-        let shares = self.panes.entry(name).or_default();
-        let key = (whose.0, whose.1.founding());
-        let rank = |incarnation: Incarnation, pane: &Pane| (incarnation, pane.revision, !pane.open);
-        let newer = shares.get(&key).is_none_or(|(known, held)| rank(*known, held) < rank(whose.1, &pane));
+        let share = self.panes.entry(name).or_default().entry((whose.0, whose.1.founding())).or_default();
+        let said = (whose.1, pane);
+        let (known, newer): (_, fn(&(Incarnation, Pane), &(Incarnation, Pane)) -> bool) =
+            if said.1.of.is_some() { (&mut share.adopted, knows_more) } else { (&mut share.own, is_later) };
+        let newer = known.as_ref().is_none_or(|known| newer(&said, known));
         if newer {
-            shares.insert(key, (whose.1, pane));
+            *known = Some(said);
         }
         newer
     }
 
     /// The panes, the newest ends first.
     pub fn merged(&self, limit: usize) -> Vec<Pane> {
-        let merge = |shares: &BTreeMap<_, (Incarnation, Pane)>| {
-            let shares: Vec<&Pane> = shares.values().map(|(_, pane)| pane).collect();
+        let merge = |shares: &BTreeMap<_, Share>| {
+            let shares: Vec<&Pane> = shares.values().filter_map(Share::newest).collect();
             merge_shares(self.spec, &shares)
         };
         self.panes.values().rev().take(limit).filter_map(merge).collect()
     }
+}
+
+impl Share {
+    /// The node's own word holds, unless its records were read further by somebody else. A copy may lack the node's last records, so
+    /// that a revision from there says nothing about which is newer; but windows only grow with the records.
+    fn newest(&self) -> Option<&Pane> {
+        match (&self.own, &self.adopted) {
+            (Some(own), Some(adopted)) if !own.1.is_retraction() && knows_more(adopted, own) => Some(&adopted.1),
+            (Some(own), _) => Some(&own.1),
+            (None, adopted) => adopted.as_ref().map(|(_, pane)| pane),
+        }
+    }
+}
+
+fn is_later(one: &(Incarnation, Pane), other: &(Incarnation, Pane)) -> bool {
+    let rank = |(incarnation, pane): &(Incarnation, Pane)| (*incarnation, pane.revision, !pane.open);
+    rank(one) > rank(other)
+}
+
+fn knows_more(one: &(Incarnation, Pane), other: &(Incarnation, Pane)) -> bool {
+    let values = |pane: &Pane| pane.metrics.iter().map(|metric| metric.count + metric.skipped).sum::<u64>();
+    let rank = |(incarnation, pane): &(Incarnation, Pane)| (*incarnation, values(pane), !pane.open);
+    rank(one) > rank(other)
 }

@@ -9,7 +9,7 @@ use millpond_core::{
     record::{self, Class, Hlc, RecordKind},
     rule::{PaneRules, Signal},
     time::{Span, Timestamp},
-    window::{Delta, Emit, LateEvent, Pane, Panes, WindowEffect, of_site},
+    window::{Delta, Emit, LateEvent, Pane, Panes, WindowEffect},
 };
 use millpond_env::Env;
 use millpond_gateway::broker::Broker;
@@ -164,7 +164,7 @@ impl State {
         let (mut panes, mut late) = (Vec::new(), Vec::new());
         for effect in effects {
             match effect {
-                // Panes that are still open are shown but not kept, unless they are what another node needs for its own.
+                // Panes that are still open are shown but not kept, unless other nodes are to know of them.
                 WindowEffect::Fire(pane) if pane.open && !self.keeps_open() => self.show(&pane),
                 WindowEffect::Fire(pane) => panes.push(pane),
                 WindowEffect::Late(event) => late.push(event),
@@ -183,13 +183,6 @@ impl State {
         self.in_flight.push_back((self.next_no, panes));
         self.next_no += 1;
         let _ = self.args.journal.cast(JournalMsg::Append(unit));
-    }
-
-    /// A device that goes to another node leaves a share behind that it does not close here any more. With `emit = "update"` there would be one
-    /// for each update.
-    fn keeps_open(&self) -> bool {
-        let spec = &self.args.settings.windows[self.args.index];
-        self.args.settings.membership.is_some() && of_site(spec) && spec.emit != Emit::Update
     }
 
     fn verdict(&mut self, verdict: Verdict) {
@@ -212,6 +205,14 @@ impl State {
             let sender = self.args.settings.shards + self.args.index;
             let _ = self.args.alerts.cast(AlertMsg::Signals { sender, signals });
         }
+    }
+
+    /// Whether open panes are journaled: a device may have gone to another node of the site in the middle of a window, and then what it left
+    /// here is never closed. They are few, as only idle devices have them; with `emit = "update"` they would be too many.
+    fn keeps_open(&self) -> bool {
+        let settings = &self.args.settings;
+        let spec = &settings.windows[self.args.index];
+        settings.membership.is_some() && millpond_core::window::of_site(spec) && spec.emit != Emit::Update
     }
 
     fn show(&self, pane: &Pane) {

@@ -29,12 +29,15 @@ struct Adoption {
 }
 
 impl Adoptions {
-    /// Whether the copy is to be read (again), as it holds events up to `head`. Answer with [`done`](Self::done).
-    pub fn begin(&mut self, life: Life, head: Seq) -> bool {
-        let adoption = self.all.entry(life).or_default();
-        let wanted = !adoption.busy && (adoption.adopted.is_none() || adoption.at < head);
-        adoption.busy |= wanted;
-        wanted
+    /// Whether the copy is to be read (again), as it holds events up to `head`.
+    pub fn wants(&self, life: Life, head: Seq) -> bool {
+        let known = self.all.get(&life);
+        known.is_none_or(|known| !known.busy && (known.adopted.is_none() || known.at < head))
+    }
+
+    /// A recovery begins. Answer with [`done`](Self::done).
+    pub fn begin(&mut self, life: Life) {
+        self.all.entry(life).or_default().busy = true;
     }
 
     pub fn done(&mut self, life: Life, head: Seq, adopted: Option<Arc<Adopted>>) {

@@ -110,15 +110,23 @@ impl State {
         for life in lives {
             let head = self.held.get(&(life, Track::Raw)).copied().unwrap_or_default();
             let Some(reader) = self.copies.reader(life).cloned() else { continue };
-            if !self.adoptions.begin(life, head) {
+            if !self.adoptions.wants(life, head) || !self.is_complete(life, head, &reader) {
                 continue;
             }
+            self.adoptions.begin(life);
             let (env, settings, actor) = (self.env.clone(), self.settings.now(), self.actor.clone());
             self.env.spawn(async move {
                 let adopted = adoption::recover(&env, settings, reader, life).await;
                 let _ = actor.cast(MeshMsg::Adopted { life, head, adopted });
             });
         }
+    }
+
+    /// Whether a copy has all events between its checkpoint and its end. With less, windows would be said to hold less than they do.
+    fn is_complete(&self, life: Life, head: Seq, copy: &Reader) -> bool {
+        let Ok(cursor) = adopt::cursor(copy) else { return false };
+        let held = self.replication.offered(life, Track::Raw, Seq(1), head);
+        held.iter().any(|(first, last)| *first <= cursor.next().0 && head.0 <= *last)
     }
 
     pub(super) fn adopted(&mut self, life: Life, head: Seq, adopted: Option<Arc<Adopted>>) {
