@@ -8,8 +8,21 @@ use std::{
 
 use crate::support::MILLPOND;
 
-const SHIPPED: [&str; 7] =
-    ["offline_24h", "crash_storm", "disk_full", "clock_jumps", "reconnect_storm", "poison_device", "flash_slow"];
+const SHIPPED: [&str; 13] = [
+    "offline_24h",
+    "crash_storm",
+    "disk_full",
+    "clock_jumps",
+    "reconnect_storm",
+    "poison_device",
+    "flash_slow",
+    "node_dies",
+    "partition_heals",
+    "node_wiped",
+    "rolling_restart",
+    "flaky_lte",
+    "twenty_boxes",
+];
 
 const SMALL: &str = r#"name = "small"
 about = "A few devices and two losses of power."

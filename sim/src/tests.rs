@@ -207,6 +207,31 @@ fn flash_slow_keeps_its_promises() {
     short("flash_slow");
 }
 
+#[test]
+fn node_dies_keeps_its_promises() {
+    short("node_dies");
+}
+
+#[test]
+fn partition_heals_keeps_its_promises() {
+    short("partition_heals");
+}
+
+#[test]
+fn node_wiped_keeps_its_promises() {
+    short("node_wiped");
+}
+
+#[test]
+fn rolling_restart_keeps_its_promises() {
+    short("rolling_restart");
+}
+
+#[test]
+fn flaky_lte_keeps_its_promises() {
+    short("flaky_lte");
+}
+
 /// Each is what was left of a bug.
 const REGRESSIONS: [(&str, &str); 2] = [
     ("poison_among_others", include_str!("../regressions/poison_among_others.toml")),

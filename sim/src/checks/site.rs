@@ -156,6 +156,11 @@ impl<'a> Site<'a> {
         self.members.iter().find(|member| member.node.life.0 == life.0)
     }
 
+    /// Members that know of all journals. One that came back without its disk does not ask for what it wrote before, and answers without it.
+    fn witnesses(&self) -> impl Iterator<Item = &Member<'a>> {
+        self.members.iter().filter(|member| !self.lost.keys().any(|life| life.0 == member.node.life.0))
+    }
+
     /// How many other nodes are to hold the events of a member.
     fn replicas_of(&self, member: &Member<'_>) -> usize {
         (member.node.config.site.replicas as usize).min(self.members.len().saturating_sub(1))

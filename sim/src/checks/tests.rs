@@ -4,6 +4,7 @@ mod alerts;
 mod bounds;
 mod journal;
 mod panes;
+mod site;
 mod stage;
 
 use stage::{Stage, T0, said};

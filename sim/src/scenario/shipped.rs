@@ -8,7 +8,7 @@ pub struct Shipped {
 }
 
 /// In the order of `sim list`.
-pub const SHIPPED: [Shipped; 7] = [
+pub const SHIPPED: [Shipped; 13] = [
     Shipped { name: "offline_24h", text: include_str!("../../scenarios/offline_24h.toml") },
     Shipped { name: "crash_storm", text: include_str!("../../scenarios/crash_storm.toml") },
     Shipped { name: "disk_full", text: include_str!("../../scenarios/disk_full.toml") },
@@ -16,6 +16,12 @@ pub const SHIPPED: [Shipped; 7] = [
     Shipped { name: "reconnect_storm", text: include_str!("../../scenarios/reconnect_storm.toml") },
     Shipped { name: "poison_device", text: include_str!("../../scenarios/poison_device.toml") },
     Shipped { name: "flash_slow", text: include_str!("../../scenarios/flash_slow.toml") },
+    Shipped { name: "node_dies", text: include_str!("../../scenarios/node_dies.toml") },
+    Shipped { name: "partition_heals", text: include_str!("../../scenarios/partition_heals.toml") },
+    Shipped { name: "node_wiped", text: include_str!("../../scenarios/node_wiped.toml") },
+    Shipped { name: "rolling_restart", text: include_str!("../../scenarios/rolling_restart.toml") },
+    Shipped { name: "flaky_lte", text: include_str!("../../scenarios/flaky_lte.toml") },
+    Shipped { name: "twenty_boxes", text: include_str!("../../scenarios/twenty_boxes.toml") },
 ];
 
 pub fn shipped(name: &str) -> Option<&'static Shipped> {

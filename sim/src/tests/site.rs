@@ -1,6 +1,9 @@
 //! Boxes of a site find each other, copy records, and go on for each other.
 
+use millpond_core::planted::{Bug, plant};
+
 use super::run;
+use crate::promise::Promise;
 
 /// Three boxes, two fleets that turn to other boxes when theirs is gone; what befalls them stands for `FAULTS`.
 const SITE: &str = r#"
@@ -67,4 +70,54 @@ fn three_boxes_become_a_site() {
         assert_eq!(last.metrics.get("millpond_site_members"), Some(&3.0), "{}", node.name);
         assert_eq!(last.metrics.get("millpond_site_links"), Some(&2.0), "{}", node.name);
     }
+}
+
+/// Nothing is broken without the bug, and with it the promise is, with one of a few seeds.
+fn hunt(bug: Bug, promise: Promise, text: &str) {
+    let sound = run(text, 1);
+    assert!(sound.report.kept(), "without the bug: {:#?}", sound.report.broken);
+    let found = |seed: u64| {
+        plant(Some(bug));
+        let report = run(text, seed).report;
+        plant(None);
+        let mut broken = report.broken.iter().filter(|broken| broken.promise == Some(promise));
+        broken.next().inspect(|broken| println!("{bug:?}: seed {seed}: {}", broken.detail)).is_some()
+    };
+    assert!((1..=20).any(found), "{bug:?} was not found within 20 seeds");
+}
+
+#[test]
+fn a_stranger_who_is_believed_is_found() {
+    let stranger = r#"
+[[node]]
+name = "stranger"
+stranger_to = "mill"
+
+[[fleet]]
+name = "c"
+node = "stranger"
+devices = 2
+"#;
+    hunt(Bug::SkipIdentityCheck, Promise::NobodyImpersonates, &site("local", "", stranger));
+}
+
+#[test]
+fn a_node_that_keeps_what_a_repair_brought_to_itself_is_found() {
+    // What north wrote reaches west by way of south only, and then north has lost it.
+    let faults = r#"
+[[fault]]
+at = "10s"
+kind = "partition"
+node = "north"
+whom = "west"
+lasts = "80s"
+
+[[fault]]
+at = "40s"
+kind = "wipe"
+node = "north"
+down = "5s"
+"#;
+    let text = site("site", "", faults).replace("settle = \"40s\"", "settle = \"100s\"");
+    hunt(Bug::ForgetToAnnounce, Promise::Converges, &text);
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use millpond_core::{ids::Origin, record::Track};
+use millpond_core::{ids::Origin, record::Track, window::Pane};
 
 use super::{Member, Site, panes, short};
 use crate::{
@@ -17,14 +17,16 @@ const SETTLED_NS: u64 = 60_000_000_000;
 const ON_ITS_WAY_NS: u64 = 15_000_000_000;
 
 pub fn check(site: &Site<'_>, said: &mut Findings) {
-    let settled: Vec<&Member<'_>> = site.members.iter().filter(|member| is_settled(site, member)).collect();
+    let is_settled = |member: &&Member<'_>| is_settled(site, member);
+    let settled: Vec<&Member<'_>> = site.members.iter().filter(is_settled).collect();
     if settled.len() < site.members.len() {
         let names: Vec<&str> = site.members.iter().map(|member| &*member.node.name).collect();
         said.say(format!("of {names:?} only {} were up for the last minute", settled.len()));
     }
     records(site, &settled, said);
-    homes(site, &settled, said);
-    panes_alike(&settled, said);
+    let witnesses: Vec<&Member<'_>> = site.witnesses().filter(is_settled).collect();
+    homes(site, &witnesses, said);
+    panes_alike(&witnesses, said);
 }
 
 fn is_settled(site: &Site<'_>, member: &Member<'_>) -> bool {
@@ -108,7 +110,9 @@ fn panes_alike(settled: &[&Member<'_>], said: &mut Findings) {
                 if known.get(name) != Some(pane) {
                     different.add(|| {
                         let (one, other) = (&first.node.name, &member.node.name);
-                        format!("{}: {:?} by {one}, {pane:?} by {other}", panes::describe(spec, name), known.get(name))
+                        let known = known.get(name).map_or_else(|| "nothing".to_owned(), said_in_short);
+                        let name = panes::describe(spec, name);
+                        format!("{name}: {known} by {one}, {} by {other}", said_in_short(pane))
                     });
                 }
             }
@@ -118,4 +122,11 @@ fn panes_alike(settled: &[&Member<'_>], said: &mut Findings) {
         }
     }
     said.tell(&different, "panes are told differently by two nodes");
+}
+
+fn said_in_short(pane: &Pane) -> String {
+    let metrics: Vec<String> =
+        pane.metrics.iter().map(|metric| format!("{} {} {:?}", metric.name, metric.count, metric.sum)).collect();
+    let open = if pane.open { "open" } else { "closed" };
+    format!("revision {} ({open}; {})", pane.revision, metrics.join(", "))
 }

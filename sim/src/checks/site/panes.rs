@@ -57,7 +57,7 @@ pub fn describe(spec: &WindowSpec, (key, start, end): &Name) -> String {
 
 /// Returns how many panes were compared.
 pub fn check(site: &Site<'_>, said: &mut Findings) -> u64 {
-    let Some(first) = site.members.first() else { return 0 };
+    let Some(first) = site.witnesses().next() else { return 0 };
     let (mut different, mut missing, mut unexplained) = (Tally::default(), Tally::default(), Tally::default());
     let mut compared = 0;
     let types = Types::of(&first.node.config);

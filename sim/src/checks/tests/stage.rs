@@ -69,7 +69,7 @@ pub struct Stage {
 }
 
 #[derive(Debug, Default)]
-struct Memory(Arc<Mutex<Vec<u8>>>);
+pub struct Memory(Arc<Mutex<Vec<u8>>>);
 
 impl BlockDevice for Memory {
     fn len(&self) -> io::Result<u64> {
@@ -201,6 +201,11 @@ pub fn said(stage: &mut Stage, promise: Promise) -> Vec<String> {
 impl Stage {
     /// Nothing is stored, and everything was acknowledged.
     pub fn empty() -> Stage {
+        Stage::empty_of(Origin::default())
+    }
+
+    /// Nothing is stored by this origin, and everything was acknowledged.
+    pub fn empty_of(origin: Origin) -> Stage {
         let mut witness = Witness::default();
         for name in ["d1", "d2"] {
             let number = witness.add(name, "edge", "floor");
@@ -212,13 +217,13 @@ impl Stage {
             }
         }
         let open = Box::new(|| Ok(Box::new(Memory::default()) as Box<dyn BlockDevice>));
-        let (store, _) = Store::open(open, Options::default(), Origin::default()).unwrap();
+        let (store, opened) = Store::open(open, Options::default(), origin).unwrap();
         let samples = (0..10).map(|n| Sample { at: second(n * 30), up: true, ..Sample::default() });
         let node = NodeEvidence {
             name: "edge".to_owned(),
             config: toml::from_str(CONFIG).unwrap(),
             journal: Ok(store),
-            life: Default::default(),
+            life: (opened.origin, opened.incarnation),
             copies: Vec::new(),
             disk: Default::default(),
             boots: 1,
