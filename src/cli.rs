@@ -27,6 +27,8 @@ const EXAMPLES: &str = "Start here:
   millpond edge --config edge.toml         a node for real devices
   millpond validate edge.toml              all problems of a configuration at once
   millpond query press-1 temperature       what a device measured
+  millpond members                         the boxes of the site
+  millpond twin set press-1 speed=5        what a device should be
   millpond sim run crash_storm             power losses every few seconds, rehearsed
   millpond explain MP0103                  what a code means
 
@@ -47,6 +49,11 @@ enum Command {
     Config(commands::config::Args),
     Query(commands::query::Args),
     Devices(commands::devices::Args),
+    Device(commands::device::Args),
+    Twin(commands::twin::Args),
+    Rules(commands::rules::Args),
+    Members(commands::members::Args),
+    Ledger(commands::ledger::Args),
     Alerts(commands::alerts::Args),
     Windows(commands::windows::Args),
     Tap(commands::tap::Args),
@@ -74,6 +81,11 @@ impl Cli {
             Command::Config(args) => commands::config::run(args).await,
             Command::Query(args) => commands::query::run(args).await,
             Command::Devices(args) => commands::devices::run(args).await,
+            Command::Device(args) => commands::device::run(args).await,
+            Command::Twin(args) => commands::twin::run(args).await,
+            Command::Rules(args) => commands::rules::run(args).await,
+            Command::Members(args) => commands::members::run(args).await,
+            Command::Ledger(args) => commands::ledger::run(args).await,
             Command::Alerts(args) => commands::alerts::run(args).await,
             Command::Windows(args) => commands::windows::run(args).await,
             Command::Tap(args) => commands::tap::run(args).await,

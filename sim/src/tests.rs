@@ -2,6 +2,7 @@
 
 mod planted;
 mod site;
+mod twins;
 
 use std::sync::Arc;
 

@@ -46,6 +46,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let columns = [
             Column("DEVICE", "device_id"),
             Column("TYPE", "type"),
+            Column("HOME", "home"),
+            Column("REGISTERED", "registered"),
             Column("QUARANTINED", "quarantined"),
             Column("LAST SEEN", "last_seen@"),
             Column("LAST EVENT", "last_time@"),

@@ -71,6 +71,11 @@ impl Remote {
         self.client()?.get(path).await.map_err(|error| self.told(error))
     }
 
+    /// Any other method.
+    pub async fn ask(&self, method: &str, path: &str, body: Option<String>) -> anyhow::Result<Value> {
+        self.client()?.ask(method, path, body.map(Into::into)).await.map_err(|error| self.told(error))
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.client()?.post(path, body).await.map_err(|error| self.told(error))
     }

@@ -170,8 +170,14 @@ impl State {
     }
 
     pub(super) fn ledger_json(&self) -> Json {
-        let rows: Vec<Json> =
-            self.replication.ledger().iter().filter_map(|row| serde_json::to_value(row).ok()).collect();
+        let rows = self.replication.ledger().into_iter().map(|row| {
+            let mut json = serde_json::to_value(&row).unwrap_or_default();
+            json["origin"] = json!(row.origin.to_string());
+            json["name"] = json!(self.name_of(row.origin));
+            json["head_at"] = row.head_at.iter().map(|origin| self.name_of(*origin)).collect();
+            json
+        });
+        let rows: Vec<Json> = rows.collect();
         json!({ "self": self.me.to_string(), "head": self.node.site.head().0, "confirmed": self.node.site.confirmed().0, "rows": rows })
     }
 }

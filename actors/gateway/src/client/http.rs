@@ -79,7 +79,8 @@ impl HttpClient {
     }
 
     /// Any other method; without a body when there is nothing to say.
-    pub async fn ask(&self, method: Method, path: &str, body: Option<Bytes>) -> Result<Value, HttpError> {
+    pub async fn ask(&self, method: &str, path: &str, body: Option<Bytes>) -> Result<Value, HttpError> {
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| HttpError::BadUrl(method.to_owned()))?;
         let answer = read_all(self.send(method, path, JSON, body).await?).await?;
         if answer.is_empty() { Ok(Value::Null) } else { Ok(serde_json::from_slice(&answer)?) }
     }
