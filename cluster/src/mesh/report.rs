@@ -178,6 +178,20 @@ impl State {
             json
         });
         let rows: Vec<Json> = rows.collect();
-        json!({ "self": self.me.to_string(), "head": self.node.site.head().0, "confirmed": self.node.site.confirmed().0, "rows": rows })
+        let size = self.shelf.documents.size();
+        let counts = self.shelf.documents.counts();
+        let documents = json!({
+            "documents": size.documents,
+            "operations": size.operations,
+            "changes": size.changes,
+            "values": size.values,
+            "malformed": counts.malformed,
+            "refused": counts.refused,
+            "unreadable": counts.unreadable,
+            "repairs": counts.repairs,
+            "epochs_begun": counts.epochs_begun,
+            "epochs_taken": counts.epochs_taken,
+        });
+        json!({ "documents": documents, "self": self.me.to_string(), "head": self.node.site.head().0, "confirmed": self.node.site.confirmed().0, "rows": rows })
     }
 }

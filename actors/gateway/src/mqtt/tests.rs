@@ -1,6 +1,7 @@
 #![expect(clippy::disallowed_methods, reason = "the door is started on the runtime of the test")]
 
 mod client;
+mod twins;
 pub(crate) mod node;
 
 use bytes::Bytes;

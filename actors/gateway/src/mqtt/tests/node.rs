@@ -31,6 +31,10 @@ pub(crate) struct Seen {
     pub retained: Vec<(String, Bytes)>,
     pub refuses_retained: bool,
     pub presence: Vec<(String, bool)>,
+    /// What the site was told, and what it says to that; without it the node belongs to none.
+    pub told: Vec<String>,
+    pub site: Option<Result<Json, AskError>>,
+    pub listening: Vec<(String, bool)>,
 }
 
 impl FakeNode {
@@ -84,6 +88,16 @@ impl Node for FakeNode {
 
     fn presence(&self, device: &str, connected: bool) {
         self.seen().presence.push((device.to_owned(), connected));
+    }
+
+    async fn site(&self, what: &str, body: Json) -> Result<Json, AskError> {
+        let mut seen = self.seen();
+        seen.told.push(format!("{what} {body}"));
+        seen.site.clone().unwrap_or(Err(AskError::NoSite))
+    }
+
+    fn listens(&self, device: &str, on: bool) {
+        self.seen().listening.push((device.to_owned(), on));
     }
 
     async fn query(&self, _: Query) -> Result<QueryAnswer, AskError> {
