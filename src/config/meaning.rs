@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use millpond_actors::settings::ClassRetention;
+use millpond_actors::settings::{Ack, ClassRetention};
 use millpond_core::{
     admission::Gate,
     expr::Expr,
@@ -23,6 +23,7 @@ pub fn check(env: &Env, config: &Config, tree: &Tree, problems: &mut Vec<Problem
     store(config, &mut found);
     retention(config, &mut found);
     webhooks(config, &mut found);
+    site(config, &mut found);
     found.extend(config.mqtt.problems());
     found.extend(config.http.problems());
     found.extend(config.alerts.problems());
@@ -118,6 +119,35 @@ fn retention(config: &Config, found: &mut Vec<SpecProblem>) {
         if max_age < Span::from_secs(60) {
             found.push(SpecProblem::new(place("max_age"), format!("{max_age} is too short")).hint("1m or more"));
         }
+    }
+}
+
+fn site(config: &Config, found: &mut Vec<SpecProblem>) {
+    let site = &config.site;
+    if let Some(advertise) = &site.advertise {
+        let reached =
+            advertise.parse::<SocketAddr>().ok().filter(|addr| !addr.ip().is_unspecified() && addr.port() != 0);
+        if reached.is_none() {
+            let message = format!("\"{advertise}\" is not where others could reach this node");
+            found.push(
+                SpecProblem::new("site.advertise", message)
+                    .hint("an IP address and a port, for example \"10.0.0.5:7800\""),
+            );
+        }
+    }
+    for (at, seed) in site.seeds.iter().enumerate() {
+        let parts = seed.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        if parts.is_none_or(|(_, port)| port.parse::<u16>().map_or(true, |port| port == 0)) {
+            let message = format!("\"{seed}\" is not a host and a port");
+            found.push(SpecProblem::new(format!("site.seeds[{at}]"), message).hint("for example \"press-hall:7800\""));
+        }
+    }
+    if site.replicas == 0 && site.ack == Ack::Site {
+        let message = "with `ack = \"site\"` at least one other node must keep the events";
+        found.push(SpecProblem::new("site.replicas", message).hint("1 or more, or `ack = \"local\"`"));
+    }
+    if site.replica_max_bytes < 1 << 20 {
+        found.push(SpecProblem::new("site.replica_max_bytes", "must be at least 1048576 (1 MiB)"));
     }
 }
 

@@ -210,3 +210,15 @@ fn the_example_is_valid() {
     let shown = problems(include_str!("../../deploy/examples/edge.toml"), &[]);
     assert!(shown.list.is_empty(), "{shown}");
 }
+
+#[test]
+fn what_a_site_cannot_work_with_is_refused() {
+    let text = "[site]\nadvertise = \"0.0.0.0:7800\"\nseeds = [\"press-hall\"]\nreplicas = 0\nack = \"site\"\nreplica_max_bytes = 1\n";
+    let found: Vec<(usize, String)> = places(text).into_iter().map(|(_, line, _, text)| (line, text)).collect();
+    let said = ["\"0.0.0.0:7800\"", "\"press-hall\"", "0", "1"].map(str::to_owned);
+    assert_eq!(found.iter().map(|(_, text)| text.clone()).collect::<Vec<_>>(), said);
+    assert_eq!(found.iter().map(|(line, _)| *line).collect::<Vec<_>>(), [2, 3, 4, 6]);
+    assert!(
+        problems("[site]\nadvertise = \"10.0.0.5:7800\"\nseeds = [\"a:7800\", \"[::1]:7800\"]\n", &[]).list.is_empty()
+    );
+}
