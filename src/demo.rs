@@ -20,7 +20,7 @@ use std::{
 };
 
 use anyhow::Context;
-use millpond_core::time::Span;
+use millpond_core::time::{Span, Timestamp};
 use millpond_env::{Env, Mono};
 use millpond_gateway::client::http::HttpClient;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +34,8 @@ use status::{Audit, NodeStatus, Status};
 const TICK: Span = Span::from_millis(200);
 /// How long the site may take at the end to say how much it has stored.
 const SETTLE: Span = Span::from_secs(10);
+/// Machines whose clocks are behind stamp their readings with a time before the start.
+const LOOK_BACK: Span = Span::from_secs(3600);
 /// The node that is killed by itself: neither the founder nor the home of the machine that breaks.
 const VICTIM: usize = 1;
 
@@ -71,7 +73,8 @@ pub async fn run(env: &Env, options: Options) -> anyhow::Result<bool> {
     let doors: Vec<(String, u16)> = site.nodes.iter().map(|node| (node.mqtt().0.to_owned(), node.mqtt().1)).collect();
     let (machines, lines) = fleet::open(env, &options, doors, &tokens.fleet, status.clone()).await?;
     let machine_names = status.lock().machines.clone();
-    let before = audit::stored(&clients[0], &machine_names).await?;
+    let since = env.wall().saturating_sub(LOOK_BACK);
+    let before = audit::stored(&clients[0], &machine_names, since).await?;
     let stop = CancellationToken::new();
     let mut published = vec![spawn(env, machines.run(env.clone(), stop.clone()))];
     published.extend(lines.into_iter().map(|line| spawn(env, line.run(env.clone()))));
@@ -79,7 +82,7 @@ pub async fn run(env: &Env, options: Options) -> anyhow::Result<bool> {
         .zip(&clients)
         .map(|(node, client)| spawn(env, watch::run(env.clone(), node, client.clone(), status.clone(), stop.clone())))
         .collect();
-    let audited = audit::run(env.clone(), clients.clone(), before.clone(), status.clone(), stop.clone());
+    let audited = audit::run(env.clone(), clients.clone(), (since, before.clone()), status.clone(), stop.clone());
     watched.push(spawn(env, audited));
     let shown = show(env, &options, &mut site, &status).await;
     stop.cancel();
@@ -90,7 +93,7 @@ pub async fn run(env: &Env, options: Options) -> anyhow::Result<bool> {
         let _ = task.await;
     }
     shown?;
-    let audit = settled(env, &mut site, &clients, &before, &status).await?;
+    let audit = settled(env, &mut site, &clients, (since, &before), &status).await?;
     site.stop(env).await?;
     let status = status.lock();
     print!("{}", lines::summary(&status, audit.stored, env.now()));
@@ -200,14 +203,14 @@ async fn settled(
     env: &Env,
     site: &mut Site,
     clients: &[HttpClient],
-    before: &[u64],
+    (since, before): (Timestamp, &[u64]),
     status: &Shared,
 ) -> anyhow::Result<Audit> {
     let until = env.now().after(SETTLE);
     let speaks = site.nodes.iter_mut().position(|node| node.ended().is_none()).context("no node lives any more")?;
     let machines = status.lock().machines.clone();
     loop {
-        let found = audit::stored(&clients[speaks], &machines).await;
+        let found = audit::stored(&clients[speaks], &machines, since).await;
         let late = env.now() >= until;
         match found {
             Ok(stored) => {

@@ -3,6 +3,7 @@
 
 mod clients;
 mod crash;
+mod demo;
 mod disk_full;
 mod house;
 mod metrics;
