@@ -308,7 +308,9 @@ impl Shared {
     }
 
     fn next_mark(&self) -> Mark {
-        Mark { dialler: self.state().origin, boot: self.boot, dial: self.dials.fetch_add(1, Ordering::Relaxed) }
+        let dialler = self.state().origin;
+        // Who answers says its boot.
+        Mark { dialler, boot: self.boot, dial: self.dials.fetch_add(1, Ordering::Relaxed), answered: 0 }
     }
 
     /// Who is at the other end. A session that TLS has resumed shows the certificate of the first time, so it is looked at again here.
@@ -337,7 +339,7 @@ impl Shared {
             return None;
         }
         let before = state.links.get(&peer);
-        if before.is_some_and(|before| !mark.replaces(before.mark())) {
+        if before.is_some_and(|before| !mark.replaces(before.mark(), peer)) {
             return None;
         }
         let lanes = before.map_or_else(|| Arc::new(Lanes::new()), |before| before.lanes().clone());

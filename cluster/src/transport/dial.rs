@@ -79,8 +79,8 @@ async fn meet(shared: &Arc<Shared>, connection: &Connection) -> Result<(), Strin
         connection.close(VarInt::from_u32(REFUSED), why.as_bytes());
         format!("{addr}: {why}")
     })?;
-    let mark = shared.next_mark();
-    match shared.env.timeout(MEETING, meet::greet(connection, &mark)).await {
+    let mut mark = shared.next_mark();
+    match shared.env.timeout(MEETING, meet::greet(connection, &mut mark)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => return Err(format!("{addr}: {error}")),
         Err(_) => return Err(format!("{addr}: no welcome")),

@@ -6,11 +6,12 @@
 //!
 //! ```text
 //! GREETING (u8) boot (u64) dial (u64)   ──►
-//!                                       ◄── WELCOME (u8)
+//!                                       ◄── WELCOME (u8) boot (u64)
 //! ```
 //!
 //! A pair of nodes has one connection. When both have dialled, both keep the one that the smaller origin dialled; of two that the same
-//! node dialled both keep the later one. So each side alone comes to the same answer, in whatever order it learns of them.
+//! node dialled both keep the later one. So each side alone comes to the same answer, in whatever order it learns of them. A connection to an
+//! earlier boot of a node is a dead one, whoever dialled it, though it may take long until that is felt: any other is better.
 
 use std::net::SocketAddr;
 
@@ -31,20 +32,29 @@ pub(super) struct Mark {
     pub boot: u64,
     /// Counts its dials since then.
     pub dial: u64,
+    /// The boot of who was dialled.
+    pub answered: u64,
 }
 
 impl Mark {
-    /// Whether both sides keep this one rather than `other`, which they have.
-    pub fn replaces(&self, other: &Mark) -> bool {
+    /// Whether both sides keep this one rather than `other`, which this node has to `peer`.
+    pub fn replaces(&self, other: &Mark, peer: Origin) -> bool {
+        if self.boot_of(peer) != other.boot_of(peer) {
+            return true;
+        }
         if self.dialler != other.dialler {
             return self.dialler < other.dialler;
         }
         self.boot != other.boot || self.dial > other.dial
     }
+
+    fn boot_of(&self, peer: Origin) -> u64 {
+        if self.dialler == peer { self.boot } else { self.answered }
+    }
 }
 
-/// Asks to be let in over a connection that this node has dialled.
-pub(super) async fn greet(connection: &Connection, mark: &Mark) -> Result<(), LinkError> {
+/// Asks to be let in over a connection that this node has dialled; notes the boot of who answers.
+pub(super) async fn greet(connection: &Connection, mark: &mut Mark) -> Result<(), LinkError> {
     let opened = connection.open_bi().await?;
     let (mut send, mut receive) = opened;
     let mut greeting = [GREETING; 17];
@@ -52,9 +62,12 @@ pub(super) async fn greet(connection: &Connection, mark: &Mark) -> Result<(), Li
     greeting[9..].copy_from_slice(&mark.dial.to_le_bytes());
     send.write_all(&greeting).await?;
     let _ = send.finish();
-    let mut answer = [0];
+    let mut answer = [0; 9];
     match receive.read_exact(&mut answer).await {
-        Ok(()) if answer == [WELCOME] => Ok(()),
+        Ok(()) if answer[0] == WELCOME => {
+            mark.answered = u64::from_le_bytes(std::array::from_fn(|n| answer[1 + n]));
+            Ok(())
+        }
         Ok(()) | Err(quinn::ReadExactError::FinishedEarly(_)) => Err(LinkError::Malformed("no welcome")),
         Err(quinn::ReadExactError::ReadError(error)) => Err(error.into()),
     }
@@ -82,10 +95,12 @@ async fn try_welcome(shared: &Shared, connection: &Connection) -> Result<Link, (
         return Err(no_greeting);
     }
     let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| greeting[at + n]));
-    let mark = Mark { dialler: peer, boot: number(1), dial: number(9) };
+    let mark = Mark { dialler: peer, boot: number(1), dial: number(9), answered: shared.boot };
     let link = shared.admit(peer, mark, connection).ok_or((DUPLICATE, "there is a better connection already"))?;
-    // One byte: it does not wait.
-    let _ = send.write_all(&[WELCOME]).await;
+    let mut answer = [WELCOME; 9];
+    answer[1..].copy_from_slice(&shared.boot.to_le_bytes());
+    // So few bytes do not wait.
+    let _ = send.write_all(&answer).await;
     let _ = send.finish();
     Ok(link)
 }
@@ -102,20 +117,30 @@ mod tests {
 
     #[test]
     fn both_sides_keep_the_same_connection_in_whatever_order_they_learn_of_them() {
-        let mark = |dialler: u8, boot, dial| Mark { dialler: Origin([dialler; 16]), boot, dial };
-        let all = [mark(1, 7, 1), mark(1, 7, 2), mark(2, 9, 5), mark(2, 9, 6)];
+        let mark = |dialler: u8, dial| {
+            let boots = if dialler == 1 { (7, 9) } else { (9, 7) };
+            Mark { dialler: Origin([dialler; 16]), boot: boots.0, dial, answered: boots.1 }
+        };
+        let all = [mark(1, 1), mark(1, 2), mark(2, 5), mark(2, 6)];
         for a in &all {
             for b in all.iter().filter(|b| *b != a) {
-                assert_ne!(a.replaces(b), b.replaces(a), "{a:?} {b:?}");
+                for peer in [Origin([1; 16]), Origin([2; 16])] {
+                    assert_ne!(a.replaces(b, peer), b.replaces(a, peer), "{a:?} {b:?}");
+                }
             }
         }
-        assert!(all[0].replaces(&all[2]) && all[1].replaces(&all[0]));
+        let peer = Origin([2; 16]);
+        assert!(all[0].replaces(&all[2], peer) && all[1].replaces(&all[0], peer));
     }
 
     #[test]
     fn who_has_started_anew_is_believed_that_the_old_connection_is_gone() {
-        let mark = |boot| Mark { dialler: Origin([1; 16]), boot, dial: 1 };
-        assert!(mark(2).replaces(&mark(1)));
+        let (smaller, greater) = (Origin([1; 16]), Origin([2; 16]));
+        let mark = |dialler, boot, answered| Mark { dialler, boot, dial: 1, answered };
+        assert!(mark(smaller, 2, 9).replaces(&mark(smaller, 1, 9), smaller));
+        // Also of a connection that the other node had dialled to it, and would keep.
+        assert!(mark(greater, 6, 1).replaces(&mark(smaller, 1, 5), greater));
+        assert!(!mark(greater, 5, 1).replaces(&mark(smaller, 1, 5), greater));
     }
 
     #[test]
