@@ -66,7 +66,8 @@ fn limit(node: &NodeEvidence, class: Class) -> u64 {
 
 /// Connections that the fleets of the node need, and those that turn to it.
 fn connections(node: &NodeEvidence, evidence: &Evidence) -> u64 {
-    let fleets = evidence.scenario.fleets.iter().filter(|fleet| fleet.node == node.name || fleet.others.contains(&node.name));
+    let fleets =
+        evidence.scenario.fleets.iter().filter(|fleet| fleet.node == node.name || fleet.others.contains(&node.name));
     fleets.map(|fleet| u64::from(if fleet.connections > 0 { fleet.connections } else { fleet.devices })).sum()
 }
 

@@ -1,8 +1,8 @@
 #![expect(clippy::disallowed_methods, reason = "the door is started on the runtime of the test")]
 
 mod client;
-mod twins;
 pub(crate) mod node;
+mod twins;
 
 use bytes::Bytes;
 use millpond_core::time::Span;

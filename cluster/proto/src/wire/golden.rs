@@ -12,7 +12,8 @@ fn origin(n: u8) -> Origin {
 fn version_1() -> Vec<(&'static str, Bytes)> {
     let (incarnation, track) = (Incarnation(0x0001_0002), Track::Raw);
     let hello = Hello { version: 1, oldest: 1, incarnation, name: "north".to_owned(), wall_ms: 1_760_000_000_000 };
-    let held = Held { origin: origin(1), incarnation, track: Track::Results, ranges: vec![(1, 7), (9, u64::MAX)], floor: 3 };
+    let held =
+        Held { origin: origin(1), incarnation, track: Track::Results, ranges: vec![(1, 7), (9, u64::MAX)], floor: 3 };
     let record = Record {
         seq: Seq(8),
         kind: RecordKind::Events,
@@ -28,7 +29,8 @@ fn version_1() -> Vec<(&'static str, Bytes)> {
     let checkpoint = Checkpoint { origin: origin(1), incarnation, cursor: Seq(9), rows };
     let addr = "[2001:db8::1]:7800".parse().expect("an address");
     let devices = vec!["press-1".to_owned()];
-    let repair = Request::Repair { origin: origin(1), incarnation, track, first: Seq(1), last: Seq(9), bytes_max: 1 << 20 };
+    let repair =
+        Request::Repair { origin: origin(1), incarnation, track, first: Seq(1), last: Seq(9), bytes_max: 1 << 20 };
     vec![
         ("message hello", encode(&Message::Hello(hello))),
         ("message held", encode(&Message::Held(vec![held]))),
@@ -66,7 +68,12 @@ fn unhex(text: &str) -> Vec<u8> {
 fn version_1_is_said_as_it_was_recorded() {
     let said: Vec<String> = version_1().iter().map(|(name, bytes)| format!("{name} {}", hex(bytes))).collect();
     let recorded: Vec<&str> = V1.lines().collect();
-    assert_eq!(said, recorded, "nodes of version 1 could not talk to this one; what would be recorded:\n{}", said.join("\n"));
+    assert_eq!(
+        said,
+        recorded,
+        "nodes of version 1 could not talk to this one; what would be recorded:\n{}",
+        said.join("\n")
+    );
 }
 
 #[test]

@@ -7,7 +7,7 @@ use millpond_actors::settings::Ack;
 use millpond_core::{
     disk::BlockDevice,
     ids::{Origin, Seq},
-    record::{self, Class, Home, Hlc, RecordKind, Track},
+    record::{self, Class, Hlc, Home, RecordKind, Track},
     time::{Span, Timestamp},
 };
 use millpond_store::{Append, Options, Replica, ReplicaCommit, ReplicaRun};
@@ -58,7 +58,8 @@ impl Pair {
         let mut west = Stage::empty_of(Origin([2; 16]));
         home(&mut edge, "d1", 1, 1);
         edge.events(&batch("d1", 1..=99), 99);
-        let first = std::iter::once(pane("d1", 0, 1..=9)).chain((1..9).map(|n| pane("d1", n * 10, n * 10..=n * 10 + 9)));
+        let first =
+            std::iter::once(pane("d1", 0, 1..=9)).chain((1..9).map(|n| pane("d1", n * 10, n * 10..=n * 10 + 9)));
         let mut panes: Vec<_> = first.collect();
         // Nobody closes it here: the device went away.
         panes.push(millpond_core::window::Pane { open: true, ..pane("d1", 90, 90..=99) });
@@ -168,14 +169,20 @@ fn a_reading_may_be_in_any_journal_but_in_one_it_must_be() {
     pair.west = Stage::empty_of(Origin([2; 16]));
     pair.west.events(&batch("d2", 1..=200), 200);
     pair.west.events(&batch("d1", 101..=200), 200);
-    check(&said(&mut pair.stage(), Promise::NothingLost), "1 of 400 readings that the site acknowledged are nowhere in it");
+    check(
+        &said(&mut pair.stage(), Promise::NothingLost),
+        "1 of 400 readings that the site acknowledged are nowhere in it",
+    );
 }
 
 #[test]
 fn what_was_acknowledged_for_the_site_is_in_its_copies() {
     let lacking: Edit = |_, append| (append.kind != RecordKind::Events).then_some(append);
     let mut stage = Pair::honest().with_copies(lacking, |_, append| Some(append));
-    check(&said(&mut stage, Promise::NothingLost), "99 readings that were acknowledged for the site are not in as many");
+    check(
+        &said(&mut stage, Promise::NothingLost),
+        "99 readings that were acknowledged for the site are not in as many",
+    );
     stage.evidence.nodes[EDGE].config.site.ack = Ack::Local;
     assert_eq!(said(&mut stage, Promise::NothingLost), [""; 0], "it promised less");
 }
@@ -275,7 +282,10 @@ fn results_reach_every_node_and_events_those_that_were_asked() {
     assert!(told[0].contains("1 results of other nodes did not arrive: at west, record 1 (state)"), "{told:?}");
     let without: Edit = |_, append| (append.kind != RecordKind::Events).then_some(append);
     let mut stage = Pair::honest().with_copies(without, |_, append| Some(append));
-    check(&said(&mut stage, Promise::Converges), "1 records of events are on fewer other nodes than were asked for: record 2 of edge");
+    check(
+        &said(&mut stage, Promise::Converges),
+        "1 records of events are on fewer other nodes than were asked for: record 2 of edge",
+    );
 }
 
 #[test]
@@ -300,7 +310,10 @@ fn a_node_that_is_down_has_not_converged() {
 #[test]
 fn a_copy_covers_what_it_has_and_what_there_is() {
     let mut stage = Pair::honest().with_copies(|seq, append| (seq != 2).then_some(append), |_, append| Some(append));
-    check(&said(&mut stage, Promise::LedgerCloses), "1 records are not in copies that cover their numbers: at west, record 2");
+    check(
+        &said(&mut stage, Promise::LedgerCloses),
+        "1 records are not in copies that cover their numbers: at west, record 2",
+    );
     let mut stage = Pair::honest().stage();
     let life = stage.evidence.nodes[EDGE].life;
     stage.evidence.nodes[WEST].copies[0].replica = Ok(replica(life, Vec::new(), Seq(9)));
@@ -314,7 +327,10 @@ fn a_copy_covers_what_it_has_and_what_there_is() {
 fn nobody_speaks_for_another() {
     let altered: Edit = |seq, append| Some(if seq == 2 { Append { hlc: Hlc(7), ..append } } else { append });
     let mut stage = Pair::honest().with_copies(altered, |_, append| Some(append));
-    check(&said(&mut stage, Promise::NobodyImpersonates), "1 records in copies are not what their origins wrote: at west, record 2");
+    check(
+        &said(&mut stage, Promise::NobodyImpersonates),
+        "1 records in copies are not what their origins wrote: at west, record 2",
+    );
 
     let mut stage = Pair::honest().stage();
     let life = stage.evidence.nodes[EDGE].life;
