@@ -55,7 +55,7 @@ pub async fn run(
         let stored = tokio::select! {
             biased;
             () = stopping.cancelled() => return,
-            stored = async { Some(stored(&clients[speaks?], &machines, since).await.ok()?) } => stored,
+            stored = async { stored(&clients[speaks?], &machines, since).await.ok() } => stored,
         };
         let took = env.now().since(begun);
         if let Some(stored) = stored {
