@@ -234,9 +234,10 @@ fn flaky_lte_keeps_its_promises() {
 }
 
 /// Each is what was left of a bug.
-const REGRESSIONS: [(&str, &str); 2] = [
+const REGRESSIONS: [(&str, &str); 3] = [
     ("poison_among_others", include_str!("../regressions/poison_among_others.toml")),
     ("little_space", include_str!("../regressions/little_space.toml")),
+    ("device_moves_on", include_str!("../regressions/device_moves_on.toml")),
 ];
 
 #[test]
