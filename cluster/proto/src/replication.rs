@@ -232,7 +232,13 @@ impl Replication {
     pub fn handle(&mut self, now: Moment, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Members(alive) => {
+                let me = self.settings.me.origin;
+                let before = self.holders(me);
                 self.alive = alive;
+                // Who is to keep this node's events from now on learns at once what there is: acknowledgements may wait for it.
+                for holder in self.holders(me).into_iter().filter(|holder| !before.contains(holder)) {
+                    self.peers.entry(holder).and_modify(|peer| peer.announce_all_at = now);
+                }
                 self.forget_peers();
                 self.repair(now, effects);
             }
