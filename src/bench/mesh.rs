@@ -134,7 +134,7 @@ impl Site {
 
     /// Publishes one reading; answered when it is acknowledged.
     async fn publish(&self, node: usize, device: &str, time: Timestamp, value: u64) -> anyhow::Result<()> {
-        let body = format!("{{\"ts\":{},\"seq\":{value},\"metrics\":{{\"n\":{value}}}}}", time.as_millis());
+        let body = format!("{{\"ts\":{},\"seq\":{value},\"n\":{value}}}", time.as_millis());
         let path = format!("/v1/telemetry?device={device}");
         self.clients[node].post_bytes(&path, "application/json", Bytes::from(body)).await?;
         Ok(())
@@ -255,7 +255,7 @@ async fn catch_up(env: &Env, bytes: u64) -> anyhow::Result<(u64, f64, Quantiles)
             for _ in 0..2_000 {
                 seq += 1;
                 lines += &format!(
-                    "{{\"device\":\"bulk-{}\",\"seq\":{seq},\"ts\":{},\"metrics\":{{\"a\":{},\"b\":{},\"c\":{}}}}}\n",
+                    "{{\"device_id\":\"bulk-{}\",\"seq\":{seq},\"ts\":{},\"a\":{},\"b\":{},\"c\":{}}}\n",
                     seq % 50,
                     env.wall().as_millis(),
                     noise.next_u32(),
