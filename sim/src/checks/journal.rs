@@ -34,7 +34,7 @@ const FUTURE_SLACK: Span = Span::from_secs(5);
 /// Windows that begin this long after the newest reading that was given up hold nothing that was given up.
 const AFTER_DROPPED: Span = Span::from_secs(60);
 /// Rows of the table `meta` that name records which recovery leaves out.
-const POISON_PREFIX: &[u8] = b"poison/";
+pub const POISON_PREFIX: &[u8] = b"poison/";
 
 #[derive(Debug, Default)]
 pub struct Journal {

@@ -172,27 +172,32 @@ impl<'a> Checker<'a> {
         let Window { plan, keys, highs } = &mut self.windows[window as usize];
         let rules = plan.rules;
         let mut touched = Vec::new();
-        plan.read((batch, devices), &self.types, &mut self.names, |Seen { key: number, device, time, values }| {
-            if touched.last() != Some(&number) {
-                touched.push(number);
-            }
-            let key = keys.entry(number).or_default();
-            key.high = key.high.max(time);
-            if rules.by != GroupBy::Device {
-                let high = highs.entry((number, device)).or_insert(i64::MIN);
-                *high = (*high).max(time);
-            }
-            let Some(values) = values else { return };
-            let late = self.late.entry((window, device, time)).or_default();
-            if rules.by == GroupBy::Device {
-                *late -= i64::from(!key.add(&rules, time, values));
-            } else {
-                add_to_group(key, &rules, time, values, late, (self.restarted, poisoned));
-            }
-            if *late == 0 {
-                self.late.remove(&(window, device, time));
-            }
-        });
+        plan.read(
+            (batch, devices),
+            &self.types,
+            &mut self.names,
+            |Seen { key: number, device, time, values, .. }| {
+                if touched.last() != Some(&number) {
+                    touched.push(number);
+                }
+                let key = keys.entry(number).or_default();
+                key.high = key.high.max(time);
+                if rules.by != GroupBy::Device {
+                    let high = highs.entry((number, device)).or_insert(i64::MIN);
+                    *high = (*high).max(time);
+                }
+                let Some(values) = values else { return };
+                let late = self.late.entry((window, device, time)).or_default();
+                if rules.by == GroupBy::Device {
+                    *late -= i64::from(!key.add(&rules, time, values));
+                } else {
+                    add_to_group(key, &rules, time, values, late, (self.restarted, poisoned));
+                }
+                if *late == 0 {
+                    self.late.remove(&(window, device, time));
+                }
+            },
+        );
         if rules.by != GroupBy::Device {
             return;
         }

@@ -33,6 +33,8 @@ pub struct Seen<'a> {
     pub key: u32,
     /// The witness's number of the device; `u32::MAX` when nobody knows it.
     pub device: u32,
+    /// Its number, as the device counts.
+    pub seq: Option<u64>,
     pub time: i64,
     /// By number of the metric's name; `None` when the row moves the watermark and no more.
     pub values: Option<&'a [(u32, f64)]>,
@@ -116,7 +118,7 @@ impl Plan {
                     values.extend(columns.iter().filter_map(value));
                 }
                 let (device, time) = (device.index, batch.times[row].0);
-                each(Seen { key, device, time, values: counts.then_some(&values) });
+                each(Seen { key, device, seq: batch.seq(row), time, values: counts.then_some(&values) });
             }
         }
     }

@@ -126,26 +126,26 @@ impl<'a> Site<'a> {
     }
 
     /// Each record of events once.
-    fn each_batch(&self, mut each: impl FnMut(Life, &Batch)) -> Result<(), String> {
+    fn each_batch(&self, mut each: impl FnMut(Life, u64, &Batch)) -> Result<(), String> {
         let mut decoder = block::Decoder::new();
-        let mut scan = |reader: &Reader, wanted: &mut dyn FnMut(u64) -> bool, each: &mut dyn FnMut(&Batch)| {
+        let mut scan = |reader: &Reader, wanted: &mut dyn FnMut(u64) -> bool, each: &mut dyn FnMut(u64, &Batch)| {
             let scan = reader.scan(Class::Raw, Seq(0), |row| {
                 if wanted(row.seq.0)
                     && let Ok(batch) = decoder.decode(row.payload)
                 {
-                    each(&batch);
+                    each(row.seq.0, &batch);
                 }
                 std::ops::ControlFlow::Continue(())
             });
             scan.map_err(|error| error.to_string())
         };
         for member in &self.members {
-            scan(&member.reader, &mut |_| true, &mut |batch| each(member.node.life, batch))?;
+            scan(&member.reader, &mut |_| true, &mut |record, batch| each(member.node.life, record, batch))?;
         }
         for life in self.lost.keys() {
             let mut seen = BTreeSet::new();
             for copy in self.members.iter().filter_map(|member| member.copies.get(life)) {
-                scan(&copy.reader, &mut |seq| seen.insert(seq), &mut |batch| each(*life, batch))?;
+                scan(&copy.reader, &mut |seq| seen.insert(seq), &mut |record, batch| each(*life, record, batch))?;
             }
         }
         Ok(())

@@ -118,6 +118,5 @@ kind = "wipe"
 node = "north"
 down = "5s"
 "#;
-    let text = site("site", "", faults).replace("settle = \"40s\"", "settle = \"100s\"");
-    hunt(Bug::ForgetToAnnounce, Promise::Converges, &text);
+    hunt(Bug::ForgetToAnnounce, Promise::Converges, &site("site", "", faults));
 }

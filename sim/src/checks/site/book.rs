@@ -1,6 +1,10 @@
 //! One journal, or a copy of one, as the checkers of a site need it.
 
-use std::{collections::BTreeMap, hash::BuildHasher, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::BuildHasher,
+    ops::ControlFlow,
+};
 
 use foldhash::fast::FixedState;
 use millpond_core::{
@@ -9,9 +13,9 @@ use millpond_core::{
     record::{self, Class, DropRange, Home, RecordKind},
     window::LateEvent,
 };
-use millpond_store::{Reader, RecordRef};
+use millpond_store::{Reader, RecordRef, Table};
 
-use super::super::{letters, tally::Tally};
+use super::super::{journal::POISON_PREFIX, letters, tally::Tally};
 use crate::witness::Witness;
 
 /// A reading: the witness's number of the device, and its own.
@@ -24,7 +28,9 @@ pub struct Book {
     /// In which record each reading stands.
     pub readings: BTreeMap<Reading, u64>,
     /// Readings that were rejected. Of copies there are none.
-    pub letters: std::collections::BTreeSet<Reading>,
+    pub letters: BTreeSet<Reading>,
+    /// Readings by record that the node leaves out of its windows, because another node has them too.
+    pub left_out: BTreeSet<(u64, Reading)>,
     pub receipts: Vec<DropRange>,
     pub homes: Vec<Home>,
     pub late: Vec<LateEvent>,
@@ -52,6 +58,7 @@ impl Book {
         each(reader, |row| books.entry(row.incarnation).or_default().take(row, witness))?;
         if let Some((_, newest)) = books.iter_mut().next_back() {
             newest.next_seq = reader.stats().map_err(|error| error.to_string())?.next_seq.0;
+            newest.left_out = left_out(reader, witness)?;
             letters::read(reader, |device, seq| {
                 newest.letters.extend(witness.by_name.get(device).map(|number| (*number, seq)));
             })?;
@@ -129,4 +136,20 @@ fn each(reader: &Reader, mut f: impl FnMut(&RecordRef<'_>)) -> Result<(), String
         scan.map_err(|error| error.to_string())?;
     }
     Ok(())
+}
+
+/// Rows of the table `meta`: prefix, record (big-endian), name of the device; with the readings' numbers.
+fn left_out(reader: &Reader, witness: &Witness) -> Result<BTreeSet<(u64, Reading)>, String> {
+    let mut all = BTreeSet::new();
+    let read = reader.range(Table::Meta, POISON_PREFIX, |key, value| {
+        let Some(rest) = key.strip_prefix(POISON_PREFIX) else { return ControlFlow::Break(()) };
+        let seqs = record::decode::<Vec<u64>>(&value).unwrap_or_default();
+        if let Some((record, device)) = rest.split_first_chunk()
+            && let Some(device) = std::str::from_utf8(device).ok().and_then(|name| witness.by_name.get(name))
+        {
+            all.extend(seqs.into_iter().map(|seq| (u64::from_be_bytes(*record), (*device, seq))));
+        }
+        ControlFlow::Continue(())
+    });
+    read.map_err(|error| error.to_string()).map(|()| all)
 }

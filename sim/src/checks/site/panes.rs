@@ -2,7 +2,8 @@
 //! what the model makes of all readings that are stored in the site, whoever stored them, and whoever said the share of a node that was
 //! gone.
 //!
-//! A reading that is stored twice (see [`super::twice`]) counts twice on both sides. A pane may be said to be open for ever when the device
+//! A reading that is stored twice (see [`super::twice`]) counts once when the node that came back with it has found out: it leaves its own
+//! out. What comes to light later counts twice, in the panes as in the journals. A pane may be said to be open for ever when the device
 //! moved on to another node; what it says must be right all the same once the device has come past its end. Of windows from around
 //! the loss of a disk nothing is said: shares of it may know of events that reached no copy.
 
@@ -129,12 +130,15 @@ fn model(
     names: &mut Names,
 ) -> Result<Modelled, String> {
     let mut modelled = Modelled::default();
-    site.each_batch(|_, batch| {
+    site.each_batch(|life, record, batch| {
+        let left_out = site.journals.get(&life).map(|(_, book)| &book.left_out);
         let devices = types.devices(batch, &site.evidence.witness);
-        plan.read((batch, &devices), types, names, |Seen { key, device, time, values }| {
+        plan.read((batch, &devices), types, names, |Seen { key, device, seq, time, values }| {
             let high = modelled.highs.entry((key, device)).or_insert(i64::MIN);
             *high = (*high).max(time);
-            for (start, end) in plan.rules.windows(time).filter(|_| values.is_some()) {
+            let is_out = |seq| left_out.is_some_and(|all| all.contains(&(record, (device, seq))));
+            let counts = values.is_some() && !seq.is_some_and(is_out);
+            for (start, end) in plan.rules.windows(time).filter(|_| counts) {
                 window(&mut modelled, key, start, end).add(time, values.unwrap_or_default());
             }
         });

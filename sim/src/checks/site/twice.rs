@@ -8,8 +8,8 @@
 //! 2. everybody who had the first one by then (the node that wrote it, and those who hold a copy that was written earlier) was down or
 //!    cut off at some time while the other node asked; or the other node itself was cut off or had just started.
 //!
-//! The pane of the site then counts the reading twice: it is the merge of both nodes' shares, each of which is true of its journal. It
-//! agrees with the stored records, which is what [`super::panes`] holds it against.
+//! The node that comes back asks for such readings and leaves its own out of its windows, so that the pane of the site counts them once; what
+//! comes to light later counts twice. See [`super::panes`].
 
 use std::collections::BTreeMap;
 
