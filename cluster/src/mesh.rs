@@ -114,6 +114,11 @@ pub(crate) enum MeshMsg {
     Resolved(Vec<SocketAddr>),
     /// It is known which of the last events before the start other nodes have too.
     ClearedUp,
+    /// Which of these devices are at home here.
+    Homes {
+        devices: BTreeSet<String>,
+        reply: oneshot::Sender<Vec<Home>>,
+    },
     /// The data plane works with definitions of these heads, or says why not.
     Defined {
         heads: BTreeMap<String, String>,

@@ -15,7 +15,7 @@ use core::net::SocketAddr;
 use bytes::Bytes;
 use millpond_core::{
     ids::{Incarnation, Origin, Seq},
-    record::{self, Hlc, RecordKind, Track, Undecodable},
+    record::{self, Hlc, Home, RecordKind, Track, Undecodable},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -142,8 +142,9 @@ pub enum Request {
     /// Which events of these devices the answering node knows: of its own, or of the origin whose records it holds.
     Seen { origin: Origin, devices: Vec<String> },
     /// Which events of these devices the answering node has taken in itself: answered as [`Request::Seen`], without what it has
-    /// learnt from others.
-    Accepted { devices: Vec<String> },
+    /// learnt from others. Only devices that are at home there count, with more moves than the asking node knows of at itself (0: they are not
+    /// at home there): of two nodes only one leaves an event to the other.
+    Accepted { devices: Vec<Home> },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -16,18 +16,19 @@ use std::{
     ops::ControlFlow,
 };
 
-use millpond_actors::double_put;
+use millpond_actors::{double_put, settings::Ack};
 use millpond_core::{
     admission::Known,
     block,
     ids::{Origin, Seq},
     ranges::RangeSet,
-    record::{self, Class, RecordKind, Track},
+    record::{self, Class, Home, RecordKind, Track},
     time::Span,
 };
 use millpond_env::Mono;
 use millpond_proto::wire::{Held, Reply, Request};
 use millpond_store::{Put, ReadError, Reader};
+use tokio::sync::oneshot;
 
 use super::{MeshMsg, fetch, state::State};
 use crate::transport::Link;
@@ -42,12 +43,15 @@ const BYTES_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Doubles {
     begun: Mono,
-    /// The journal's end at the start: later records are no matter of doubt.
+    /// Records from here, after the last checkpoint, to the journal's end when the doubt began.
+    first: Seq,
     head: Seq,
     /// What of this node's events others held when they were heard first.
     held: RangeSet,
     heard: BTreeSet<Origin>,
     state: Clearing,
+    /// Devices that come need not wait: it is not the first time.
+    was_settled: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +65,21 @@ enum Clearing {
 type Events = BTreeMap<(Seq, String), Vec<u64>>;
 
 impl Doubles {
-    pub fn new(now: Mono, head: Seq) -> Doubles {
+    fn new(now: Mono, head: Seq) -> Doubles {
         let state = if head.0 == 0 { Clearing::Done } else { Clearing::Waiting };
-        Doubles { begun: now, head, held: RangeSet::default(), heard: BTreeSet::new(), state }
+        Doubles {
+            begun: now,
+            first: Seq(1),
+            head,
+            held: RangeSet::default(),
+            heard: BTreeSet::new(),
+            state,
+            was_settled: false,
+        }
+    }
+
+    pub fn at_start(now: Mono, first: Seq, head: Seq) -> Doubles {
+        Doubles { first, ..Doubles::new(now, head) }
     }
 
     /// A peer said what it holds, for the first time: what it fetches from now on is no matter.
@@ -97,7 +113,7 @@ impl State {
             return;
         }
         self.doubles.state = Clearing::Asking;
-        let first = self.node.recovered_from.next();
+        let first = self.doubles.first;
         let (reader, held, head) = (self.node.reader.clone(), self.doubles.held.clone(), self.doubles.head);
         let links: Vec<Link> =
             self.peers.values().filter(|peer| peer.hello.is_some()).map(|peer| peer.link.clone()).collect();
@@ -107,9 +123,12 @@ impl State {
             let looked = env.unblock(move || last_events(&reader, first, head, &held)).await;
             let events = looked.and_then(Result::ok).unwrap_or_default();
             let devices: BTreeSet<String> = events.keys().map(|(_, device)| device.clone()).collect();
+            let (reply, homes) = oneshot::channel();
+            let _ = actor.cast(MeshMsg::Homes { devices, reply });
+            let homes: Vec<Home> = homes.await.unwrap_or_default();
             let mut taken: BTreeMap<String, RangeSet> = BTreeMap::new();
-            for link in links.iter().filter(|_| !devices.is_empty()) {
-                let request = Request::Accepted { devices: devices.iter().cloned().collect() };
+            for link in links.iter().filter(|_| !homes.is_empty()) {
+                let request = Request::Accepted { devices: homes.clone() };
                 let Some(Reply::Seen(known)) = fetch::ask(&env, link, ANSWER, &request).await else { continue };
                 for known in known.iter().filter_map(|bytes| record::decode::<Known>(bytes).ok()) {
                     let taken = taken.entry(known.device).or_default();
@@ -127,8 +146,35 @@ impl State {
         });
     }
 
+    /// What this node knows of devices that may be at home here; without a move when they are not.
+    pub(super) fn homes_here(&self, devices: BTreeSet<String>) -> Vec<Home> {
+        let home = |device: String| {
+            let moves = self.homes.moves_to(&device, self.me).unwrap_or(0);
+            Home { device, moves }
+        };
+        devices.into_iter().map(home).collect()
+    }
+
+    /// A peer is back from beyond a partition in which nothing was acknowledged that it does not have: events that went there meanwhile are
+    /// the same matter as after a start.
+    pub(super) fn doubt_again(&mut self, peer: Origin) {
+        if self.config.site.ack != Ack::Site || self.doubles.state != Clearing::Done {
+            return;
+        }
+        let row = self.replication.ledger().into_iter().find(|row| row.own && row.track == Track::Raw);
+        let others = row.map(|row| row.peers).unwrap_or_default().into_iter().filter(|(other, _)| *other != peer);
+        let mut doubles = Doubles::new(self.env.now(), self.node.site.head());
+        for (other, end) in others.filter(|(other, _)| self.peers.contains_key(other)) {
+            doubles.hear(other, [(1, end)].into_iter().filter(|(_, end)| *end > 0));
+        }
+        doubles.first = self.node.site.checkpoint().max(self.node.recovered_from).next();
+        doubles.was_settled = true;
+        self.doubles = doubles;
+        self.node.site.doubt(true);
+    }
+
     pub(super) fn cleared_up(&mut self) {
-        self.doubles.state = Clearing::Done;
+        (self.doubles.state, self.doubles.was_settled) = (Clearing::Done, true);
         self.doubt_no_more();
     }
 
@@ -141,7 +187,7 @@ impl State {
 
     /// Whether devices that come may be asked for: the others' news have arrived, or it was waited for them.
     pub(super) fn is_settled(&self) -> bool {
-        self.doubles.state == Clearing::Done
+        self.doubles.was_settled || self.doubles.state == Clearing::Done
     }
 }
 

@@ -118,6 +118,9 @@ impl State {
         }
         peer.hello = Some(hello);
         let addr = peer.link.remote();
+        if self.absent.remove(&from) {
+            self.doubt_again(from);
+        }
         self.replicate(replication::Input::PeerUp(from));
         self.document(documents::Input::PeerUp(from));
         self.remember(from, addr);
@@ -240,6 +243,7 @@ impl State {
                 membership::Effect::Down(member) => {
                     tracing::warn!(peer = %member.origin.short(), name = member.name, "is down");
                     self.env.trace.event("member down", &member.origin.0);
+                    self.absent.insert(member.origin);
                     // A connection that has waited for long comes back late; a new one comes back at once.
                     if let Some(peer) = self.peers.get(&member.origin) {
                         peer.link.close("it does not answer");

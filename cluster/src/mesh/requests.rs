@@ -4,7 +4,13 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use millpond_actors::settings::Ack;
-use millpond_core::{admission::Known, ids::Origin, ranges::RangeSet, record, time::Span};
+use millpond_core::{
+    admission::Known,
+    ids::Origin,
+    ranges::RangeSet,
+    record::{self, Home},
+    time::Span,
+};
 use millpond_env::Env;
 use millpond_proto::{
     replication::Life,
@@ -38,7 +44,7 @@ impl State {
                 self.env.spawn(serve::repair(env, permits, reader, source, ranges, bytes_max, replies));
             }
             Request::Seen { origin, devices } => self.seen(origin, devices, replies),
-            Request::Accepted { devices } => self.accepted(devices, replies),
+            Request::Accepted { devices } => self.accepted(from, devices, replies),
             Request::Ask { what, body } if what == millpond_actors::QUERY => self.ask_journals(&body, replies),
             Request::Ask { what, body } => self.asked(&what, &body, replies),
         }
@@ -96,7 +102,11 @@ impl State {
         self.env.spawn(tell_known(replies, known));
     }
 
-    fn accepted(&self, devices: Vec<String>, replies: Replies) {
+    fn accepted(&self, from: Origin, devices: Vec<Home>, replies: Replies) {
+        let later = |home: &Home| {
+            self.homes.moves_to(&home.device, self.me).is_some_and(|moves| (moves, self.me) > (home.moves, from))
+        };
+        let devices = devices.into_iter().filter(later).map(|home| home.device).collect();
         let (env, reader, asked) = (self.env.clone(), self.node.reader.clone(), (self.node.known)(devices));
         self.env.spawn(async move {
             let mut known = asked.await.unwrap_or_default();

@@ -146,6 +146,8 @@ pub(crate) struct State {
     pub(super) checkpoint: Seq,
     pub(super) desk: Arc<Desk>,
     pub(super) doubles: Doubles,
+    /// Members that were down and are not linked again.
+    pub(super) absent: BTreeSet<Origin>,
     pub(super) definitions: Definitions,
     /// Devices that come, to be answered for when the others' news have arrived.
     arriving: Vec<(Vec<String>, oneshot::Sender<Arrival>)>,
@@ -190,8 +192,9 @@ impl State {
         let mut state = State {
             checkpoint: node.site.checkpoint(),
             desk: Arc::new(Desk::new(env.clone())),
-            doubles: Doubles::new(env.now(), head),
+            doubles: Doubles::at_start(env.now(), node.recovered_from.next(), head),
             definitions: Definitions::at_start(),
+            absent: BTreeSet::new(),
             arriving: Vec::new(),
             dialled_at: Mono(0),
             pinged_at: env.now(),
@@ -259,6 +262,9 @@ impl State {
             MeshMsg::FetchEnded { id, how } => self.replicate(replication::Input::FetchEnded { id, how }),
             MeshMsg::Adopted { life, head, adopted } => self.adopted(life, head, adopted),
             MeshMsg::ClearedUp => self.cleared_up(),
+            MeshMsg::Homes { devices, reply } => {
+                let _ = reply.send(self.homes_here(devices));
+            }
             MeshMsg::Defined { heads, problems } => self.defined(heads, problems),
             MeshMsg::Arrive { devices, reply } => self.arriving.push((devices, reply)),
             MeshMsg::Elsewhere { parts, silent, reply } => {

@@ -45,8 +45,11 @@ fn version_1() -> Vec<(&'static str, Bytes)> {
         ("message bye", encode(&Message::Bye)),
         ("request repair", encode(&repair)),
         ("request ask", encode(&Request::Ask { what: "query".to_owned(), body: Bytes::from_static(b"body") })),
-        ("request seen", encode(&Request::Seen { origin: origin(1), devices: devices.clone() })),
-        ("request accepted", encode(&Request::Accepted { devices })),
+        ("request seen", encode(&Request::Seen { origin: origin(1), devices })),
+        (
+            "request accepted",
+            encode(&Request::Accepted { devices: vec![Home { device: "press-1".to_owned(), moves: 2 }] }),
+        ),
         ("reply run", encode(&Reply::Run(run))),
         ("reply busy", encode(&Reply::Busy { retry_ms: 200 })),
         ("reply unknown", encode(&Reply::Unknown)),
