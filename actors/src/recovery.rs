@@ -20,7 +20,7 @@ use millpond_core::{
     record::{self, Class, Hlc, RecordKind},
     rule::Signal,
     time::Timestamp,
-    window::{LateEvent, Pane, WindowEffect},
+    window::{GroupBy, LateEvent, Pane, WindowEffect},
 };
 use millpond_store::{Put, ReadError, Reader, Table};
 
@@ -137,6 +137,7 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
         }
     }
     replay(settings, trips, &mut recovered, reader, cursor, &left_out)?;
+    take_back(settings, &mut recovered, &journaled, &left_out);
     for pane in journaled.iter().filter(|pane| !pane.open) {
         if let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) {
             recovered.windows[index].rules.apply(pane, &mut recovered.signals);
@@ -157,6 +158,17 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
         })?;
     }
     Ok(recovered)
+}
+
+/// Panes of which everything is left out by now are said no more, so they have to be taken back.
+fn take_back(settings: &Settings, recovered: &mut Recovered, journaled: &[Pane], left_out: &LeftOut) {
+    let devices: BTreeSet<&str> = left_out.values().flat_map(|parts| parts.events.keys()).map(String::as_str).collect();
+    for pane in journaled.iter().filter(|_| !devices.is_empty()) {
+        let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) else { continue };
+        if settings.windows[index].by != GroupBy::Device || devices.contains(pane.key.as_str()) {
+            recovered.windows[index].panes.take_back(pane, &mut recovered.effects[index]);
+        }
+    }
 }
 
 fn fresh(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Recovered, RecoveryError> {

@@ -120,3 +120,14 @@ down = "5s"
 "#;
     hunt(Bug::ForgetToAnnounce, Promise::Converges, &site("site", "", faults));
 }
+
+#[test]
+fn what_is_left_out_altogether_is_taken_back() {
+    let mut plan = super::plan(crate::scenario::shipped("partition_heals").expect("it is shipped").text);
+    plan.scenario = plan.scenario.brief();
+    for seed in [30, 39] {
+        let options = crate::rehearsal::Options { seed, ..Default::default() };
+        let report = crate::rehearsal::Rehearsal::new(plan.clone(), options).run().report;
+        assert_ne!(report.holds(crate::promise::Promise::PanesAgree), Some(false), "{seed}: {:#?}", report.broken);
+    }
+}

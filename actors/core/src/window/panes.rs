@@ -120,6 +120,13 @@ impl Panes {
         key.emitted(pane);
     }
 
+    /// The journal holds this pane, but all that was in it is left out by now: it is taken back. Call it when the deltas were applied again.
+    pub fn take_back(&mut self, pane: &Pane, out: &mut Vec<WindowEffect>) {
+        if let Some(key) = self.keys.get_mut(pane.key.as_str()) {
+            key.take_back(&self.definition, pane, out);
+        }
+    }
+
     /// The journal holds this late event already.
     pub fn emitted_late(&mut self, event: &LateEvent) {
         *self.known_late.entry(digest_of_late(event)).or_default() += 1;

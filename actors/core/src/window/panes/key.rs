@@ -91,6 +91,17 @@ impl Key {
         }
     }
 
+    pub fn take_back(&mut self, definition: &super::Definition, pane: &Pane, out: &mut Vec<WindowEffect>) {
+        let at = (pane.end.0, pane.start.0);
+        if !self.content(definition, at).metrics.is_empty() {
+            return;
+        }
+        if let Some(state) = self.panes.get_mut(&at).filter(|state| !state.ahead.is_empty()) {
+            self.due.remove(&at);
+            say(definition, &pane.key, at, Content::default(), false, state, out);
+        }
+    }
+
     /// Adds a part whose rows were judged against `judged`. Returns how many values no window takes any more.
     pub fn add(
         &mut self,
