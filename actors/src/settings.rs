@@ -74,6 +74,7 @@ pub struct Membership {
 #[serde(deny_unknown_fields, default)]
 pub struct SiteSettings {
     /// UDP address for the other nodes of the site. Nobody is heard without a certificate of the site. Default: `0.0.0.0:7800`.
+    #[schemars(extend("format" = "address"))]
     pub listen: SocketAddr,
     /// Address at which others reach this node, when it is not the one it listens on. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -67,6 +67,9 @@ size = 10
 [[rules]]
 name = "r"
 when = { type = "threshold", metric = "t", op = "=>", valu = 1 }
+
+[site]
+listen = "nowhere"
 "#;
     let found = places(text);
     let expected = [
@@ -80,6 +83,7 @@ when = { type = "threshold", metric = "t", op = "=>", valu = 1 }
         ("MP0305", 20, 8, "{ type = \"threshold\", metric = \"t\", op = \"=>\", valu = 1 }"),
         ("MP0304", 20, 49, "\"=>\""),
         ("MP0302", 20, 55, "valu"),
+        ("MP0304", 23, 10, "\"nowhere\""),
     ];
     let found: Vec<_> = found.iter().map(|(code, line, column, text)| (*code, *line, *column, text.as_str())).collect();
     assert_eq!(found, expected);
