@@ -206,7 +206,7 @@ fn member(data: &Path) -> anyhow::Result<(Env, NodeIdentity)> {
         let told = Told::new(format!("the node in {} is no member of a site", data.display()));
         told.code("MP0602")
             .failure(Failure::NoInput)
-            .hint("found one with `millpond site init NAME --node NAME`, or join one with `millpond node join TOKEN`")
+            .hint("found one with `millpond site init NAME --node NAME`, or join one with `millpond node join TOKEN --name NAME`")
     };
     if !data.is_dir() {
         return Err(none().into());
