@@ -11,10 +11,10 @@ use millpond_core::{
     ids::{Incarnation, Origin, Seq},
     window::{Pane, WindowEffect},
 };
-use millpond_store::{Append, ReadError, Reader, Table};
+use millpond_store::{Append, ReadError, Reader};
 
 use crate::{
-    journal::{CHECKPOINT_ROW, CheckpointRow},
+    journal::saved::Saved,
     recovery::{self, RecoveryError},
     settings::Settings,
     shard::core::Trips,
@@ -32,13 +32,12 @@ pub struct Adopted {
     pub events: u64,
 }
 
-/// The last record that a copy's checkpoint contains: those after it are needed to go on from there. 0 when there is no checkpoint.
+/// The last record that the state in a copy contains: those after it are needed to go on from there. 0 when there is none.
 ///
 /// # Errors
 /// When the copy cannot be read.
 pub fn cursor(copy: &Reader) -> Result<Seq, ReadError> {
-    let row = copy.get(Table::Checkpoints, CHECKPOINT_ROW)?;
-    let row = row.and_then(|row| millpond_core::record::decode::<CheckpointRow>(&row).ok());
+    let (row, _) = Saved::read(copy)?.begin(copy)?;
     Ok(row.map_or(Seq(0), |row| Seq(row.cursor)))
 }
 
@@ -48,9 +47,7 @@ pub fn cursor(copy: &Reader) -> Result<Seq, ReadError> {
 /// When the copy cannot be read, or a record in it makes this node's windows fail too.
 pub fn adopt(settings: &Settings, copy: &Reader, of: (Origin, Incarnation)) -> Result<Adopted, RecoveryError> {
     let mut settings = settings.clone();
-    if let Some(row) = copy.get(Table::Checkpoints, CHECKPOINT_ROW)?
-        && let Ok(row) = millpond_core::record::decode::<CheckpointRow>(&row)
-    {
+    if let (Some(row), _) = Saved::read(copy)?.begin(copy)? {
         settings.shards = row.shards.max(1) as usize;
     }
     let mut recovered = recovery::recover(&settings, copy, &Trips::default())?;

@@ -6,6 +6,7 @@
 //! whom they hear. When every part has come, the parts and the cursor that they are valid at are written in one commit.
 
 pub mod group;
+pub mod saved;
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +24,6 @@ use millpond_core::{
 use millpond_env::{Env, Mono, Worker};
 use millpond_store::{Append, Commit, CommitError, Committed, Put, Shed, Store, Table};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::{
@@ -34,9 +34,8 @@ use crate::{
     site::Site,
 };
 use group::{Group, Next, Room, Weighed};
+use saved::{CheckpointRow, Saved, part_key};
 
-/// Key of the row that says which checkpoint is valid, in [`Table::Checkpoints`].
-pub const CHECKPOINT_ROW: &[u8] = b"current";
 /// A checkpoint that is not complete after this is given up; the next one starts anew.
 const CHECKPOINT_TIMEOUT: Span = Span::from_secs(60);
 const TICK: Span = Span::from_millis(250);
@@ -119,16 +118,6 @@ pub struct Verdict {
     pub through: Seq,
 }
 
-/// Written with a checkpoint: which parts belong together and where the journal stood.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckpointRow {
-    /// Records up to here are contained in the parts.
-    pub cursor: u64,
-    pub shards: u32,
-    pub parts: Vec<String>,
-    pub hlc: u64,
-}
-
 pub enum JournalMsg {
     Append(Unit),
     /// A part of the checkpoint with this number.
@@ -188,6 +177,7 @@ pub struct State {
     waking_at: Option<Mono>,
     drains: Vec<oneshot::Sender<()>>,
     checkpoints: Checkpoints,
+    saved: Saved,
     retained_at: Mono,
     /// Where the journal stood then.
     retained_head: Seq,
@@ -215,8 +205,8 @@ struct OpenCheckpoint {
     started: Mono,
     missing: Vec<String>,
     parts: BTreeMap<String, Bytes>,
-    /// It is on its way to the disk.
-    kept: bool,
+    /// It is on its way to the disk, and what will be there then.
+    kept: Option<Saved>,
 }
 
 #[async_trait]
@@ -227,6 +217,7 @@ impl Actor for Journal {
 
     async fn pre_start(&self, me: ActorRef<JournalMsg>, args: Arguments) -> Result<State, ActorProcessingErr> {
         crate::every(&args.env, TICK, me, || JournalMsg::Tick);
+        let reader = args.store.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).reader();
         let may_give_way = args.settings.store.when_full == crate::settings::WhenFull::DropOldest;
         Ok(State {
             worker: args.env.blocking.worker("journal"),
@@ -237,6 +228,7 @@ impl Actor for Journal {
             waking_at: None,
             drains: Vec::new(),
             checkpoints: Checkpoints { made_at: args.env.now(), behind: args.replayed, ..Checkpoints::default() },
+            saved: Saved::read(&reader)?,
             retained_at: Mono(0),
             retained_head: Seq(0),
             env: args.env,
@@ -354,9 +346,12 @@ impl State {
                 self.env.trace.event("committed", &self.committed.0.to_le_bytes());
                 self.site.committed(self.committed);
                 if outcome.units.iter().any(|unit| unit.party == Party::Checkpoint) {
-                    let cursor = self.checkpoints.open.as_ref().map(|open| open.cursor);
+                    let saved = self.checkpoints.open.as_mut().and_then(|open| open.kept.take());
                     self.checkpoints.done(true, now);
-                    cursor.into_iter().for_each(|cursor| self.site.saved(cursor));
+                    if let Some(saved) = saved {
+                        saved.current.iter().for_each(|row| self.site.saved(Seq(row.cursor)));
+                        self.saved = saved;
+                    }
                 }
                 self.tell(outcome.units, true);
                 self.barrier_if_due();
@@ -467,7 +462,7 @@ impl State {
             started: now,
             missing: plane.part_names(),
             parts: BTreeMap::new(),
-            kept: false,
+            kept: None,
         });
         plane.barrier(checkpoints.last_id);
     }
@@ -482,31 +477,33 @@ impl State {
     /// Writes a checkpoint that is complete, once the site allows it.
     fn keep_checkpoint(&mut self) {
         let Some(open) = self.checkpoints.open.as_mut() else { return };
-        if open.kept || !open.missing.is_empty() || !self.site.may_keep(open.cursor) {
+        if open.kept.is_some() || !open.missing.is_empty() || !self.site.may_keep() {
             return;
         }
-        open.kept = true;
         let (checkpoint, generation) = (open.id, open.generation);
+        let parts = std::mem::take(&mut open.parts);
         let row = CheckpointRow {
             cursor: open.cursor.0,
             shards: self.settings.shards as u32,
-            parts: open.parts.keys().cloned().collect(),
+            parts: parts.keys().cloned().collect(),
             hlc: open.hlc.0,
+            slot: 0,
         };
-        let parts = std::mem::take(&mut open.parts).into_iter();
-        let mut puts: Vec<Put> = parts
-            .map(|(name, part)| Put { table: Table::Checkpoints, key: part_key(&name), value: Some(part) })
-            .collect();
-        let row = millpond_core::record::encode(&row);
+        let saved = self.saved.next(row, self.site.settled());
         if planted::is(Bug::CursorOutsideTransaction) {
-            let put = Put { table: Table::Checkpoints, key: CHECKPOINT_ROW.to_vec(), value: Some(row.clone().into()) };
-            let commit = Commit { puts: vec![put], now_ms: self.env.wall().as_millis(), ..Commit::default() };
+            let commit = Commit { puts: saved.puts(), now_ms: self.env.wall().as_millis(), ..Commit::default() };
             let store = self.store.clone();
             self.worker.run(Box::new(move || {
                 let _ = store.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).commit(&commit);
             }));
         }
-        puts.push(Put { table: Table::Checkpoints, key: CHECKPOINT_ROW.to_vec(), value: Some(row.into()) });
+        let slot = saved.current.as_ref().map_or(0, |row| row.slot);
+        let mut puts: Vec<Put> = parts
+            .into_iter()
+            .map(|(name, part)| Put { table: Table::Checkpoints, key: part_key(slot, &name), value: Some(part) })
+            .collect();
+        puts.extend(saved.puts());
+        open.kept = Some(saved);
         // The unit goes to the end of the queue: all that the parts rely on is committed with it or before it.
         let work = Work { puts, ..Work::default() };
         let unit = Unit::new(Party::Checkpoint, checkpoint, generation, Class::State, work);
@@ -533,11 +530,6 @@ fn give_back(units: &mut [Unit], commit: Commit) {
         unit.work.dead_letters.extend(letters.by_ref().take(of_letters));
         unit.work.forget_dead_letters.extend(forget.by_ref().take(of_forget));
     }
-}
-
-/// Key of a part of the checkpoint in [`Table::Checkpoints`].
-pub fn part_key(name: &str) -> Vec<u8> {
-    format!("part/{name}").into_bytes()
 }
 
 impl Checkpoints {

@@ -38,8 +38,6 @@ mod testing;
 mod tests;
 
 pub use api::QUERY;
-pub use handover::learnt;
-pub use recovery::{checkpoint_cursor, double_put};
 pub use running::{DevicesAsked, Found, Running, STORE_FILE, StartError};
 pub use settings::Settings;
 pub use writer::Writer;

@@ -28,7 +28,7 @@ use crate::{
     device,
     front::shard_of,
     handover,
-    journal::{CHECKPOINT_ROW, CheckpointRow, part_key},
+    journal::saved::{CheckpointRow, Saved, part_key},
     plane::{shard_part, window_part},
     settings::Settings,
     shard::core::{Outputs, ShardCore, Trips},
@@ -70,11 +70,6 @@ pub fn poison_put(seq: Seq, device: &str) -> Put {
     Put { table: Table::Meta, key, value: Some(bytes::Bytes::from_static(b"")) }
 }
 
-/// The row that keeps some events of a device, by their sequence numbers, from counting here: another node has them too.
-pub fn double_put(seq: Seq, device: &str, events: &[u64]) -> Put {
-    Put { value: Some(record::encode(&events).into()), ..poison_put(seq, device) }
-}
-
 /// Which devices of a batch make a shard fail, each tried alone on a shard that knows nothing yet. It may be none, when it takes more
 /// than the batch to make one fail.
 pub fn culprits(
@@ -107,11 +102,13 @@ fn rows_of(batch: &Batch, wanted: impl Fn(&str, Option<u64>) -> bool) -> Batch {
 /// # Errors
 /// See [`RecoveryError`]; the store is only read.
 pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Recovered, RecoveryError> {
-    let (mut recovered, cursor) = match from_checkpoint(settings, reader, trips)? {
+    let (begin, left) = Saved::read(reader)?.begin(reader)?;
+    let found = begin.map(|row| from_checkpoint(settings, reader, trips, row)).transpose()?.flatten();
+    let (mut recovered, cursor) = match found {
         Some(found) => found,
         None => (fresh(settings, reader, trips)?, Seq(0)),
     };
-    let left_out = left_out(reader)?;
+    let left_out = left_out(reader, left)?;
     let (mut journaled, mut late): (Vec<Pane>, Vec<LateEvent>) = (Vec::new(), Vec::new());
     reader.scan(Class::Pane, cursor.next(), |row| {
         recovered.hlc = recovered.hlc.max(row.hlc);
@@ -188,17 +185,13 @@ fn fresh(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Recovere
     })
 }
 
-/// The saved state and the cursor it is valid at; `None` when there is none that fits, and all of the journal is to be replayed.
+/// The saved state and the cursor it is valid at; `None` when it does not fit, and all of the journal is to be replayed.
 fn from_checkpoint(
     settings: &Settings,
     reader: &Reader,
     trips: &Trips,
+    row: CheckpointRow,
 ) -> Result<Option<(Recovered, Seq)>, RecoveryError> {
-    let Some(row) = reader.get(Table::Checkpoints, CHECKPOINT_ROW)? else { return Ok(None) };
-    let Ok(row) = record::decode::<CheckpointRow>(&row) else {
-        tracing::warn!("the checkpoint cannot be read; the whole journal is replayed");
-        return Ok(None);
-    };
     if row.shards as usize != settings.shards {
         tracing::info!(
             before = row.shards,
@@ -212,27 +205,20 @@ fn from_checkpoint(
         return Ok(Some((recovered, Seq(row.cursor))));
     }
     for (index, shard) in recovered.shards.iter_mut().enumerate() {
-        let part = reader.get(Table::Checkpoints, &part_key(&shard_part(index)))?.unwrap_or_default();
+        let part = reader.get(Table::Checkpoints, &part_key(row.slot, &shard_part(index)))?.unwrap_or_default();
         if let Err(error) = shard.load(&settings.windows, &part) {
             tracing::warn!(index, error, "a shard's checkpoint cannot be used; the whole journal is replayed");
             return Ok(None);
         }
     }
     for (spec, window) in settings.windows.iter().zip(&mut recovered.windows) {
-        let Some(part) = reader.get(Table::Checkpoints, &part_key(&window_part(&spec.name)))? else { continue };
+        let Some(part) = reader.get(Table::Checkpoints, &part_key(row.slot, &window_part(&spec.name)))? else { continue };
         if let Err(error) = window.load(&part) {
             tracing::warn!(window = spec.name, error, "a window's checkpoint cannot be used; it begins anew");
         }
     }
     recovered.hlc = Hlc(row.hlc);
     Ok(Some((recovered, Seq(row.cursor))))
-}
-
-/// Up to where the saved state reaches; 0 when there is none.
-pub fn checkpoint_cursor(reader: &Reader) -> Seq {
-    let row = reader.get(Table::Checkpoints, CHECKPOINT_ROW).ok().flatten();
-    let row = row.and_then(|row| record::decode::<CheckpointRow>(&row).ok());
-    Seq(row.map_or(0, |row| row.cursor))
 }
 
 fn load_alerts(reader: &Reader) -> Result<Vec<Alert>, ReadError> {
@@ -266,19 +252,17 @@ impl Parts {
     }
 }
 
-fn left_out(reader: &Reader) -> Result<LeftOut, ReadError> {
+fn left_out(reader: &Reader, events: Vec<record::LeftOut>) -> Result<LeftOut, ReadError> {
     let mut marks = LeftOut::new();
-    reader.range(Table::Meta, POISON_PREFIX, |key, value| {
+    for left in events {
+        marks.entry(Seq(left.record)).or_default().events.entry(left.device).or_default().extend(left.seqs);
+    }
+    reader.range(Table::Meta, POISON_PREFIX, |key, _| {
         let Some((seq, device)) = key.strip_prefix(POISON_PREFIX).and_then(|rest| rest.split_first_chunk()) else {
             return ControlFlow::Break(());
         };
         let device = String::from_utf8_lossy(device).into_owned();
-        let parts = marks.entry(Seq(u64::from_be_bytes(*seq))).or_default();
-        if value.is_empty() {
-            parts.devices.insert(device);
-        } else {
-            parts.events.entry(device).or_default().extend(record::decode::<Vec<u64>>(&value).unwrap_or_default());
-        }
+        marks.entry(Seq(u64::from_be_bytes(*seq))).or_default().devices.insert(device);
         ControlFlow::Continue(())
     })?;
     Ok(marks)

@@ -28,6 +28,7 @@ use crate::{
     front::{Front, shard_of},
     handover::Handover,
     health::Pulse,
+    journal::saved::Saved,
     metrics::Metrics,
     root::{self, Root, RootMsg},
     schemas,
@@ -113,7 +114,11 @@ impl Running {
         let front = Arc::new(Front::new(settings.in_flight_bytes));
         let pulse = Arc::new(Pulse::new(env.now()));
         let ack = settings.membership.map_or(Ack::Local, |membership| membership.ack);
-        let site = Arc::new(Site::new(ack, Seq(opened.next_seq.0 - 1)));
+        let settled = match settings.membership {
+            Some(_) => Saved::read(&reader).map_err(|error| StartError::Tree(error.to_string()))?.settled(),
+            None => Seq(u64::MAX),
+        };
+        let site = Arc::new(Site::new(ack, Seq(opened.next_seq.0 - 1), settled));
         site.doubt(settings.membership.is_some() && !opened.created);
         let (ended_tx, ended) = oneshot::channel();
         let arguments = root::Arguments {

@@ -61,7 +61,9 @@ pub struct Site {
     checkpoint: AtomicU64,
     moved: Notify,
     waiting: Mutex<Waiting>,
-    /// It is not known yet which of this node's last events others have too.
+    /// Up to here it is known which events count in other journals.
+    settled: AtomicU64,
+    /// What windows are to be, or are to leave out, is about to change.
     doubtful: AtomicBool,
     unverified: AtomicU64,
     others: OnceLock<Arc<dyn Others>>,
@@ -82,13 +84,14 @@ struct Waiting {
 }
 
 impl Site {
-    pub(crate) fn new(ack: Ack, head: Seq) -> Site {
+    pub(crate) fn new(ack: Ack, head: Seq, settled: Seq) -> Site {
         Site {
             ack,
             head: AtomicU64::new(head.0),
             checkpoint: AtomicU64::new(0),
             moved: Notify::new(),
             waiting: Mutex::default(),
+            settled: AtomicU64::new(settled.0),
             doubtful: AtomicBool::new(false),
             unverified: AtomicU64::new(0),
             others: OnceLock::new(),
@@ -170,14 +173,21 @@ impl Site {
         self.unverified.load(Ordering::Relaxed)
     }
 
-    /// Whether a checkpoint may be kept that contains the records up to `cursor`. What another node has too is to be left out of windows, and
-    /// that can be done only for records after the checkpoint: so none is kept until the last events before the start are
-    /// cleared up, nor, when acknowledgements wait for the site, before it has the records.
-    pub(crate) fn may_keep(&self, cursor: Seq) -> bool {
-        !self.doubtful.load(Ordering::Acquire) && (self.ack == Ack::Local || self.waiting().confirmed >= cursor)
+    /// Up to here it is known which of this node's events stand in other journals too and count there: they are left out. A node that is
+    /// in no site need not ask anybody.
+    pub fn settled(&self) -> Seq {
+        Seq(self.settled.load(Ordering::Acquire))
     }
 
-    /// The last events before the start may stand in other journals as well; `false` when that is cleared up.
+    pub fn settle(&self, through: Seq) {
+        self.settled.fetch_max(through.0, Ordering::AcqRel);
+    }
+
+    pub(crate) fn may_keep(&self) -> bool {
+        !self.doubtful.load(Ordering::Acquire)
+    }
+
+    /// No checkpoint is kept while windows are about to be defined or rebuilt: it would hold what they are not to be any more.
     pub fn doubt(&self, doubtful: bool) {
         self.doubtful.store(doubtful, Ordering::Release);
     }

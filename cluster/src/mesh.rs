@@ -22,7 +22,6 @@ mod asking;
 mod copies;
 mod copying;
 mod documents;
-mod doubles;
 mod elsewhere;
 mod fetch;
 mod gone;
@@ -36,6 +35,7 @@ mod report;
 mod requests;
 mod runs;
 mod serve;
+mod settling;
 mod state;
 mod texts;
 mod twins;
@@ -112,12 +112,15 @@ pub(crate) enum MeshMsg {
     Tick,
     Copy(copies::Done),
     Resolved(Vec<SocketAddr>),
-    /// It is known which of the last events before the start other nodes have too.
-    ClearedUp,
-    /// Which of these devices are at home here.
-    Homes {
-        devices: BTreeSet<String>,
-        reply: oneshot::Sender<Vec<Home>>,
+    /// Which devices came to another node.
+    ToldOfHomes {
+        told: settling::Told,
+        reply: oneshot::Sender<settling::Shared>,
+    },
+    /// It is known which of the records up to here others have too; nothing when not all could be asked. Or windows are about to be rebuilt.
+    Settled {
+        through: Option<Seq>,
+        rebuilds: bool,
     },
     /// The data plane works with definitions of these heads, or says why not.
     Defined {

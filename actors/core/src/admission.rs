@@ -38,7 +38,7 @@ use crate::{
 
 mod admitted;
 mod check;
-mod content;
+pub mod content;
 mod dedup;
 mod known;
 mod names;

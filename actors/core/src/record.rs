@@ -22,10 +22,12 @@ pub enum RecordKind {
     Homes = 6,
     /// What devices reported of themselves: MessagePack of `Vec<(device, millpond_proto::twin::Reported)>`.
     Twin = 7,
+    /// Events of this journal that count in another one: MessagePack of `Vec<LeftOut>`.
+    LeftOut = 8,
 }
 
 impl RecordKind {
-    pub const ALL: [RecordKind; 7] = [
+    pub const ALL: [RecordKind; 8] = [
         RecordKind::Events,
         RecordKind::Panes,
         RecordKind::Alerts,
@@ -33,6 +35,7 @@ impl RecordKind {
         RecordKind::DropRange,
         RecordKind::Homes,
         RecordKind::Twin,
+        RecordKind::LeftOut,
     ];
 
     pub fn from_u8(code: u8) -> Option<RecordKind> {
@@ -44,7 +47,7 @@ impl RecordKind {
             RecordKind::Events => Class::Raw,
             RecordKind::Panes | RecordKind::Late => Class::Pane,
             RecordKind::Alerts => Class::Alert,
-            RecordKind::DropRange | RecordKind::Homes | RecordKind::Twin => Class::State,
+            RecordKind::DropRange | RecordKind::Homes | RecordKind::Twin | RecordKind::LeftOut => Class::State,
         }
     }
 }
@@ -145,6 +148,16 @@ pub struct Home {
     pub device: String,
     /// Counts the moves of the device, as far as the writer knew: no clock is believed.
     pub moves: u64,
+}
+
+/// Events of a device in a record of the same journal that stand in the journal of another node as well, and count there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOut {
+    /// The record's sequence number.
+    pub record: u64,
+    pub device: String,
+    /// The events' own sequence numbers.
+    pub seqs: Vec<u64>,
 }
 
 /// A hybrid logical clock: 48 bits of wall-clock milliseconds, 16 bits that order what one millisecond holds

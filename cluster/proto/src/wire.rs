@@ -23,8 +23,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// Application protocol of a connection between members of a site.
 pub const ALPN: &[u8] = b"millpond/1";
 /// The newest version that this program speaks, and the oldest that it understands.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 pub const OLDEST: u16 = 1;
+/// The first version of which nodes can be asked for [`Request::Homes`], [`Request::Known`] and [`Request::Doubles`].
+pub const SETTLES: u16 = 2;
 /// Bytes of one frame without its length.
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
 /// Bytes of records of one run; one record may exceed it alone.
@@ -141,10 +143,40 @@ pub enum Request {
     Ask { what: String, body: Bytes },
     /// Which events of these devices the answering node knows: of its own, or of the origin whose records it holds.
     Seen { origin: Origin, devices: Vec<String> },
-    /// Which events of these devices the answering node has taken in itself: answered as [`Request::Seen`], without what it has
-    /// learnt from others. Only devices that are at home there count, with more moves than the asking node knows of at itself (0: they are not
-    /// at home there): of two nodes only one leaves an event to the other.
+    /// A node of version 1 asks so for what it is to leave out. It is told of nothing: this one leaves out what it has to by itself.
     Accepted { devices: Vec<Home> },
+    /// Which devices came to the answering node, by records of its journal after this one.
+    Homes { after: Seq },
+    /// Which of these events the answering node knows too.
+    Known { claims: Vec<Claim> },
+    /// Which of these events of a device stand in the journal of the answering node and count there.
+    Doubles { device: String, events: Vec<Claimed> },
+}
+
+/// Events of a device by their sequence numbers: ranges, ascending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    pub device: String,
+    pub seqs: Vec<(u64, u64)>,
+}
+
+/// An event, as it can be told from another one with the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claimed {
+    pub seq: u64,
+    pub time: Timestamp,
+    /// `millpond_core::admission::content::values`
+    pub values: u64,
+}
+
+/// An event that stands in the journal of the answering node as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Double {
+    pub seq: u64,
+    /// How often its device had moved when it was taken in there: of two nodes the later one keeps an event, ...
+    pub moves: u64,
+    /// ... unless one has asked everybody already.
+    pub settled: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,6 +195,11 @@ pub enum Reply {
     },
     /// What is known of each device, in the order of the question.
     Seen(Vec<Bytes>),
+    /// In the order of the journal, from what was asked for to `through`; when that is not its end there are more.
+    Homes { homes: Vec<Home>, through: Seq, head: Seq },
+    /// In the order of the question, those that are known.
+    Known(Vec<Claim>),
+    Doubles(Vec<Double>),
 }
 
 /// A frame's content.

@@ -20,13 +20,14 @@ impl State {
         }
         let (mut found, mut read_to) = (Vec::new(), head);
         self.node.reader.scan(Class::State, self.own_homes_to.next(), |row| {
-            found.extend(homes_in(row.kind, row.payload));
+            found.extend(homes_in(row.kind, row.payload).into_iter().map(|home| (row.seq, home)));
             read_to = read_to.max(row.seq);
             ControlFlow::Continue(())
         })?;
         self.own_homes_to = read_to;
-        for home in found {
+        for (record, home) in found {
             let device = home.device.clone();
+            self.settling.came(record, &home);
             self.homes.learn(self.me, home);
             if self.homes.is_first(&device, self.me) && self.shelf.documents.is_unknown(&device) {
                 self.newcomers.insert(device.clone());

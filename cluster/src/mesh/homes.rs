@@ -26,11 +26,6 @@ impl Homes {
         self.by_device.get(device).map(|(_, origin)| *origin)
     }
 
-    /// How often the device has moved, when it is at home at `origin`.
-    pub fn moves_to(&self, device: &str, origin: Origin) -> Option<u64> {
-        self.by_device.get(device).filter(|(_, at)| *at == origin).map(|(moves, _)| *moves)
-    }
-
     /// The device comes to `origin` now: what is to be written of it. Staying is no move.
     pub fn arrive(&self, device: &str, origin: Origin) -> Home {
         let moves = match self.by_device.get(device) {

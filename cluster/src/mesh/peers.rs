@@ -86,7 +86,6 @@ impl State {
         match message {
             Message::Hello(_) => {}
             Message::Held(held) => {
-                self.hear_of_own(from, &held);
                 self.replicate(replication::Input::Heard { from, held });
             }
             Message::Run(run) => self.arrived(from, run, true),
@@ -118,9 +117,7 @@ impl State {
         }
         peer.hello = Some(hello);
         let addr = peer.link.remote();
-        if self.absent.remove(&from) {
-            self.doubt_again(from);
-        }
+        self.ask_homes(from);
         self.replicate(replication::Input::PeerUp(from));
         self.document(documents::Input::PeerUp(from));
         self.remember(from, addr);
@@ -243,7 +240,6 @@ impl State {
                 membership::Effect::Down(member) => {
                     tracing::warn!(peer = %member.origin.short(), name = member.name, "is down");
                     self.env.trace.event("member down", &member.origin.0);
-                    self.absent.insert(member.origin);
                     // A connection that has waited for long comes back late; a new one comes back at once.
                     if let Some(peer) = self.peers.get(&member.origin) {
                         peer.link.close("it does not answer");

@@ -7,8 +7,7 @@ use millpond_actors::settings::Ack;
 use millpond_core::{
     admission::Known,
     ids::Origin,
-    ranges::RangeSet,
-    record::{self, Home},
+    record,
     time::Span,
 };
 use millpond_env::Env;
@@ -44,7 +43,10 @@ impl State {
                 self.env.spawn(serve::repair(env, permits, reader, source, ranges, bytes_max, replies));
             }
             Request::Seen { origin, devices } => self.seen(origin, devices, replies),
-            Request::Accepted { devices } => self.accepted(from, devices, replies),
+            Request::Accepted { .. } => self.answer(replies, Reply::Seen(Vec::new())),
+            Request::Homes { after } => self.tell_homes(after, replies),
+            Request::Known { claims } => self.tell_known_claims(claims, replies),
+            Request::Doubles { device, events } => self.tell_doubles(device, events, replies),
             Request::Ask { what, body } if what == millpond_actors::QUERY => self.ask_journals(&body, replies),
             Request::Ask { what, body } => self.asked(&what, &body, replies),
         }
@@ -100,26 +102,6 @@ impl State {
         let known = devices.iter().flat_map(|device| adopted.iter().filter_map(|one| one.devices.get(device)).cloned());
         let known = known.collect();
         self.env.spawn(tell_known(replies, known));
-    }
-
-    fn accepted(&self, from: Origin, devices: Vec<Home>, replies: Replies) {
-        let later = |home: &Home| {
-            self.homes.moves_to(&home.device, self.me).is_some_and(|moves| (moves, self.me) > (home.moves, from))
-        };
-        let devices = devices.into_iter().filter(later).map(|home| home.device).collect();
-        let (env, reader, asked) = (self.env.clone(), self.node.reader.clone(), (self.node.known)(devices));
-        self.env.spawn(async move {
-            let mut known = asked.await.unwrap_or_default();
-            let Some(Ok(learnt)) = env.unblock(move || millpond_actors::learnt(&reader)).await else { return };
-            for known in &mut known {
-                let mut own: RangeSet = known.seen.iter().copied().collect();
-                for learnt in learnt.iter().filter(|learnt| learnt.device == known.device) {
-                    learnt.seen.iter().for_each(|(first, last)| own.remove(*first, *last));
-                }
-                known.seen = own.iter().collect();
-            }
-            tell_known(replies, known).await;
-        });
     }
 }
 

@@ -35,7 +35,6 @@ use super::{
     copies::Copies,
     copying::heads,
     documents::Shelf,
-    doubles::Doubles,
     homes::Homes,
     orders::Orders,
     peers::{advertised, peers_on_disk},
@@ -43,6 +42,7 @@ use super::{
     push::Push,
     report::MeshMetrics,
     serve,
+    settling::Settling,
     texts::Definitions,
     twins::Twins,
     upkeep::Upkeep,
@@ -71,8 +71,6 @@ pub(crate) struct Plane {
     pub devices: Arc<dyn Fn(DevicesAsked) -> Found + Send + Sync>,
     pub broker: Arc<Broker>,
     pub incarnation: Incarnation,
-    /// The checkpoint that this life began with.
-    pub recovered_from: Seq,
     pub boots: u32,
     pub registry: Registry,
 }
@@ -90,7 +88,6 @@ impl Plane {
             devices: Arc::new(running.devices()),
             broker: running.broker.clone(),
             incarnation: running.opened.incarnation,
-            recovered_from: millpond_actors::checkpoint_cursor(&running.reader),
             boots: running.opened.boots,
             registry: running.registry.clone(),
         }
@@ -145,9 +142,7 @@ pub(crate) struct State {
     pinged_at: Mono,
     pub(super) checkpoint: Seq,
     pub(super) desk: Arc<Desk>,
-    pub(super) doubles: Doubles,
-    /// Members that were down and are not linked again.
-    pub(super) absent: BTreeSet<Origin>,
+    pub(super) settling: Settling,
     pub(super) definitions: Definitions,
     /// Devices that come, to be answered for when the others' news have arrived.
     arriving: Vec<(Vec<String>, oneshot::Sender<Arrival>)>,
@@ -192,9 +187,8 @@ impl State {
         let mut state = State {
             checkpoint: node.site.checkpoint(),
             desk: Arc::new(Desk::new(env.clone())),
-            doubles: Doubles::at_start(env.now(), node.recovered_from.next(), head),
+            settling: Settling::new(env.now()),
             definitions: Definitions::at_start(),
-            absent: BTreeSet::new(),
             arriving: Vec::new(),
             dialled_at: Mono(0),
             pinged_at: env.now(),
@@ -261,10 +255,8 @@ impl State {
             MeshMsg::Fetched { from, run } => self.arrived(from, run, false),
             MeshMsg::FetchEnded { id, how } => self.replicate(replication::Input::FetchEnded { id, how }),
             MeshMsg::Adopted { life, head, adopted } => self.adopted(life, head, adopted),
-            MeshMsg::ClearedUp => self.cleared_up(),
-            MeshMsg::Homes { devices, reply } => {
-                let _ = reply.send(self.homes_here(devices));
-            }
+            MeshMsg::ToldOfHomes { told, reply } => self.told_of_homes(told, reply),
+            MeshMsg::Settled { through, rebuilds } => self.settled(through, rebuilds),
             MeshMsg::Defined { heads, problems } => self.defined(heads, problems),
             MeshMsg::Arrive { devices, reply } => self.arriving.push((devices, reply)),
             MeshMsg::Elsewhere { parts, silent, reply } => {
@@ -338,7 +330,7 @@ impl State {
             self.peers.keys().for_each(|peer| self.say(*peer, Class::Alert, &Message::Ping { sent_ns }));
         }
         self.define();
-        self.clear_up();
+        self.settle();
         self.upkeep();
         self.adopt();
         self.tick_documents();

@@ -10,9 +10,19 @@ const A: u64 = 0x9e37_79b9_7f4a_7c15;
 const B: u64 = 0xd6e8_feb8_6659_fd93;
 const C: u64 = 0xa076_1d64_78bd_642f;
 
-/// A hash of the cells and the quality of each row, in `out`. It depends on the names of the metrics, not on the order of the columns
-/// or on metrics that the row does not have.
+/// A hash of the cells and the quality of each row, in `out`.
 pub(super) fn hashes(batch: &Batch, out: &mut Vec<u64>) {
+    values(batch, out);
+    for (hash, &quality) in out.iter_mut().zip(&batch.quality) {
+        if quality != Quality::Good {
+            *hash = fold(*hash ^ A, B ^ quality as u64);
+        }
+    }
+}
+
+/// A hash of the cells of each row, in `out`: the same at every node that the row is sent to. It depends on the names of the metrics, not on
+/// the order of the columns or on metrics that the row does not have.
+pub fn values(batch: &Batch, out: &mut Vec<u64>) {
     out.clear();
     out.resize(batch.rows(), 0);
     for (metric, column) in batch.shape.metrics().iter().zip(&batch.columns) {
@@ -24,11 +34,6 @@ pub(super) fn hashes(batch: &Batch, out: &mut Vec<u64>) {
             ColumnValues::Text(arena) | ColumnValues::Bytes(arena) => {
                 add(out, column, name, (0..batch.rows()).map(|row| bytes(arena.value(row))));
             }
-        }
-    }
-    for (hash, &quality) in out.iter_mut().zip(&batch.quality) {
-        if quality != Quality::Good {
-            *hash = fold(*hash ^ A, B ^ quality as u64);
         }
     }
 }

@@ -87,6 +87,18 @@ fn message() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn home() -> impl Strategy<Value = Home> {
+    ("\\PC{0,20}", any::<u64>()).prop_map(|(device, moves)| Home { device, moves })
+}
+
+fn claim() -> impl Strategy<Value = Claim> {
+    ("\\PC{0,20}", vec(any::<(u64, u64)>(), 0..5)).prop_map(|(device, seqs)| Claim { device, seqs })
+}
+
+fn claimed() -> impl Strategy<Value = Claimed> {
+    any::<(u64, i64, u64)>().prop_map(|(seq, time, values)| Claimed { seq, time: Timestamp(time), values })
+}
+
 fn request() -> impl Strategy<Value = Request> {
     prop_oneof![
         (stored(), any::<u64>()).prop_map(|(Stored { origin, incarnation, track, first, last }, bytes_max)| {
@@ -94,6 +106,9 @@ fn request() -> impl Strategy<Value = Request> {
         }),
         ("\\PC{0,20}", bytes()).prop_map(|(what, body)| Request::Ask { what, body }),
         (origin(), vec("\\PC{0,20}", 0..5)).prop_map(|(origin, devices)| Request::Seen { origin, devices }),
+        any::<u64>().prop_map(|after| Request::Homes { after: Seq(after) }),
+        vec(claim(), 0..5).prop_map(|claims| Request::Known { claims }),
+        ("\\PC{0,20}", vec(claimed(), 0..5)).prop_map(|(device, events)| Request::Doubles { device, events }),
     ]
 }
 
@@ -104,6 +119,14 @@ fn reply() -> impl Strategy<Value = Reply> {
         Just(Reply::Unknown),
         (any::<u16>(), bytes()).prop_map(|(status, body)| Reply::Answer { status, body }),
         vec(bytes(), 0..5).prop_map(Reply::Seen),
+        (vec(home(), 0..5), any::<(u64, u64)>()).prop_map(|(homes, (through, head))| Reply::Homes {
+            homes,
+            through: Seq(through),
+            head: Seq(head),
+        }),
+        vec(claim(), 0..5).prop_map(Reply::Known),
+        vec(any::<(u64, u64, bool)>().prop_map(|(seq, moves, settled)| Double { seq, moves, settled }), 0..5)
+            .prop_map(Reply::Doubles),
     ]
 }
 
