@@ -212,7 +212,9 @@ fn from_checkpoint(
         }
     }
     for (spec, window) in settings.windows.iter().zip(&mut recovered.windows) {
-        let Some(part) = reader.get(Table::Checkpoints, &part_key(row.slot, &window_part(&spec.name)))? else { continue };
+        let Some(part) = reader.get(Table::Checkpoints, &part_key(row.slot, &window_part(&spec.name)))? else {
+            continue;
+        };
         if let Err(error) = window.load(&part) {
             tracing::warn!(window = spec.name, error, "a window's checkpoint cannot be used; it begins anew");
         }

@@ -196,7 +196,11 @@ pub enum Reply {
     /// What is known of each device, in the order of the question.
     Seen(Vec<Bytes>),
     /// In the order of the journal, from what was asked for to `through`; when that is not its end there are more.
-    Homes { homes: Vec<Home>, through: Seq, head: Seq },
+    Homes {
+        homes: Vec<Home>,
+        through: Seq,
+        head: Seq,
+    },
     /// In the order of the question, those that are known.
     Known(Vec<Claim>),
     Doubles(Vec<Double>),

@@ -4,12 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use millpond_actors::settings::Ack;
-use millpond_core::{
-    admission::Known,
-    ids::Origin,
-    record,
-    time::Span,
-};
+use millpond_core::{admission::Known, ids::Origin, record, time::Span};
 use millpond_env::Env;
 use millpond_proto::{
     replication::Life,

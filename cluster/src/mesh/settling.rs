@@ -226,7 +226,8 @@ impl State {
 
     /// A peer is linked: where devices were is asked for at once, those that come here may wait for it.
     pub(super) fn ask_homes(&self, from: Origin) {
-        let Some((link, hello)) = self.peers.get(&from).and_then(|peer| Some((peer.link.clone(), peer.hello.as_ref()?)))
+        let Some((link, hello)) =
+            self.peers.get(&from).and_then(|peer| Some((peer.link.clone(), peer.hello.as_ref()?)))
         else {
             return;
         };
@@ -257,7 +258,8 @@ impl State {
         if !self.settling.open {
             let heard = |origin: &Origin| {
                 let (peer, other) = (self.peers.get(origin), self.settling.others.get(origin));
-                let is_old = peer.and_then(|peer| peer.hello.as_ref()).is_some_and(|hello| hello.version < wire::SETTLES);
+                let is_old =
+                    peer.and_then(|peer| peer.hello.as_ref()).is_some_and(|hello| hello.version < wire::SETTLES);
                 is_old || peer.zip(other).is_some_and(|(peer, other)| other.heard == Some(peer.link.id()))
             };
             let known = self.addrs.keys().filter(|origin| **origin != self.me);

@@ -121,7 +121,7 @@ impl Journal {
                 Ok(alerts) => self.alerts.extend(alerts),
                 Err(error) => self.unreadable.add(|| bad(error.to_string())),
             },
-            RecordKind::Panes | RecordKind::Late | RecordKind::Homes | RecordKind::Twin => {}
+            RecordKind::Panes | RecordKind::Late | RecordKind::Homes | RecordKind::Twin | RecordKind::LeftOut => {}
         }
     }
 

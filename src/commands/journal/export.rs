@@ -50,6 +50,8 @@ enum ExportKind {
     Late,
     /// The receipts of what was given up
     DropRanges,
+    /// Events that count at another node of the site
+    LeftOut,
 }
 
 impl ExportKind {
@@ -60,6 +62,7 @@ impl ExportKind {
             ExportKind::Alerts => RecordKind::Alerts,
             ExportKind::Late => RecordKind::Late,
             ExportKind::DropRanges => RecordKind::DropRange,
+            ExportKind::LeftOut => RecordKind::LeftOut,
         }
     }
 }
@@ -127,6 +130,7 @@ impl Lines<'_> {
             RecordKind::Late => self.each(record::decode::<Vec<LateEvent>>(record.payload)?)?,
             RecordKind::Homes => self.each(record::decode::<Vec<record::Home>>(record.payload)?)?,
             RecordKind::Twin => self.each(record::decode::<Vec<serde_json::Value>>(record.payload)?)?,
+            RecordKind::LeftOut => self.each(record::decode::<Vec<record::LeftOut>>(record.payload)?)?,
             RecordKind::DropRange => {
                 self.each(vec![record::DropRange::decode(record.payload)?])?;
             }

@@ -10,12 +10,12 @@ use foldhash::fast::FixedState;
 use millpond_core::{
     block,
     ids::{Incarnation, Seq},
-    record::{self, Class, DropRange, Home, RecordKind},
+    record::{self, Class, DropRange, Home, LeftOut, RecordKind},
     window::LateEvent,
 };
-use millpond_store::{Reader, RecordRef, Table};
+use millpond_store::{Reader, RecordRef};
 
-use super::super::{journal::POISON_PREFIX, letters, tally::Tally};
+use super::super::{letters, tally::Tally};
 use crate::witness::Witness;
 
 /// A reading: the witness's number of the device, and its own.
@@ -58,7 +58,6 @@ impl Book {
         each(reader, |row| books.entry(row.incarnation).or_default().take(row, witness))?;
         if let Some((_, newest)) = books.iter_mut().next_back() {
             newest.next_seq = reader.stats().map_err(|error| error.to_string())?.next_seq.0;
-            newest.left_out = left_out(reader, witness)?;
             letters::read(reader, |device, seq| {
                 newest.letters.extend(witness.by_name.get(device).map(|number| (*number, seq)));
             })?;
@@ -87,6 +86,7 @@ impl Book {
             }
         }
         self.homes.extend(other.homes.iter().cloned());
+        self.left_out.extend(&other.left_out);
         for late in &other.late {
             if !self.late.contains(late) {
                 self.late.push(late.clone());
@@ -111,6 +111,12 @@ impl Book {
             RecordKind::DropRange => self.receipts.extend(DropRange::decode(row.payload)),
             RecordKind::Homes => self.homes.extend(record::decode::<Vec<Home>>(row.payload).unwrap_or_default()),
             RecordKind::Late => self.late.extend(record::decode::<Vec<LateEvent>>(row.payload).unwrap_or_default()),
+            RecordKind::LeftOut => {
+                for left in record::decode::<Vec<LeftOut>>(row.payload).unwrap_or_default() {
+                    let Some(device) = witness.by_name.get(&*left.device) else { continue };
+                    self.left_out.extend(left.seqs.iter().map(|seq| (left.record, (*device, *seq))));
+                }
+            }
             RecordKind::Panes | RecordKind::Alerts | RecordKind::Twin => {}
         }
     }
@@ -136,20 +142,4 @@ fn each(reader: &Reader, mut f: impl FnMut(&RecordRef<'_>)) -> Result<(), String
         scan.map_err(|error| error.to_string())?;
     }
     Ok(())
-}
-
-/// Rows of the table `meta`: prefix, record (big-endian), name of the device; with the readings' numbers.
-fn left_out(reader: &Reader, witness: &Witness) -> Result<BTreeSet<(u64, Reading)>, String> {
-    let mut all = BTreeSet::new();
-    let read = reader.range(Table::Meta, POISON_PREFIX, |key, value| {
-        let Some(rest) = key.strip_prefix(POISON_PREFIX) else { return ControlFlow::Break(()) };
-        let seqs = record::decode::<Vec<u64>>(&value).unwrap_or_default();
-        if let Some((record, device)) = rest.split_first_chunk()
-            && let Some(device) = std::str::from_utf8(device).ok().and_then(|name| witness.by_name.get(name))
-        {
-            all.extend(seqs.into_iter().map(|seq| (u64::from_be_bytes(*record), (*device, seq))));
-        }
-        ControlFlow::Continue(())
-    });
-    read.map_err(|error| error.to_string()).map(|()| all)
 }

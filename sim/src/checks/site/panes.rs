@@ -2,8 +2,7 @@
 //! what the model makes of all readings that are stored in the site, whoever stored them, and whoever said the share of a node that was
 //! gone.
 //!
-//! A reading that is stored twice (see [`super::twice`]) counts once when the node that came back with it has found out: it leaves its own
-//! out. What comes to light later counts twice, in the panes as in the journals. A pane may be said to be open for ever when the device
+//! A reading that is stored twice (see [`super::twice`]) is left out by all who have it but one. A pane may be said to be open for ever when the device
 //! moved on to another node; what it says must be right all the same once the device has come past its end. Of windows from around
 //! the loss of a disk nothing is said: shares of it may know of events that reached no copy.
 
