@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use millpond_core::{
     admission::Known,
-    ids::{Incarnation, Origin, Seq},
-    window::{Pane, WindowEffect},
+    ids::Seq,
+    window::{Pane, Whose, WindowEffect},
 };
 use millpond_store::{Append, ReadError, Reader};
 
@@ -45,7 +45,7 @@ pub fn cursor(copy: &Reader) -> Result<Seq, ReadError> {
 ///
 /// # Errors
 /// When the copy cannot be read, or a record in it makes this node's windows fail too.
-pub fn adopt(settings: &Settings, copy: &Reader, of: (Origin, Incarnation)) -> Result<Adopted, RecoveryError> {
+pub fn adopt(settings: &Settings, copy: &Reader, of: Whose) -> Result<Adopted, RecoveryError> {
     let mut settings = settings.clone();
     if let (Some(row), _) = Saved::read(copy)?.begin(copy)? {
         settings.shards = row.shards.max(1) as usize;

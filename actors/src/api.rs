@@ -155,7 +155,7 @@ impl Node for Api {
         limit: usize,
     ) -> Result<Vec<Json>, AskError> {
         let spec = self.known_window(name)?;
-        let (opened, copies) = (self.opened, self.copies());
+        let (opened, copies, left_out) = (self.opened, self.copies(), self.site.left_out());
         self.read(move |reader| {
             let wanted = |pane: &Pane| {
                 pane.window == spec.name
@@ -164,6 +164,8 @@ impl Node for Api {
                     && end.is_none_or(|end| pane.end <= end)
             };
             let mut shares = site_panes::Shares::new(&spec);
+            shares.void((opened.origin, opened.incarnation), left_out);
+            copies.iter().for_each(|copy| shares.void((copy.origin, copy.incarnation), copy.left_out));
             shares.read(reader, (opened.origin, opened.incarnation), limit, wanted)?;
             for copy in &copies {
                 // A copy that is being closed, or is damaged, does not keep the others from answering.

@@ -29,6 +29,8 @@ pub struct Copy {
     pub origin: Origin,
     pub incarnation: Incarnation,
     pub reader: Reader,
+    /// Its last record that leaves events out of its windows; 0 when there is none.
+    pub left_out: Seq,
 }
 
 /// The other nodes of the site, as the data plane may ask for them.
@@ -63,6 +65,8 @@ pub struct Site {
     waiting: Mutex<Waiting>,
     /// Up to here it is known which events count in other journals.
     settled: AtomicU64,
+    /// The last record that leaves events out.
+    left_out: AtomicU64,
     /// What windows are to be, or are to leave out, is about to change.
     doubtful: AtomicBool,
     unverified: AtomicU64,
@@ -92,6 +96,7 @@ impl Site {
             moved: Notify::new(),
             waiting: Mutex::default(),
             settled: AtomicU64::new(settled.0),
+            left_out: AtomicU64::new(0),
             doubtful: AtomicBool::new(false),
             unverified: AtomicU64::new(0),
             others: OnceLock::new(),
@@ -181,6 +186,15 @@ impl Site {
 
     pub fn settle(&self, through: Seq) {
         self.settled.fetch_max(through.0, Ordering::AcqRel);
+    }
+
+    /// The last record of this node that leaves events out of its windows; 0 when there is none.
+    pub fn left_out(&self) -> Seq {
+        Seq(self.left_out.load(Ordering::Acquire))
+    }
+
+    pub fn has_left_out(&self, record: Seq) {
+        self.left_out.fetch_max(record.0, Ordering::AcqRel);
     }
 
     pub(crate) fn may_keep(&self) -> bool {

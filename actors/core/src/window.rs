@@ -41,7 +41,7 @@ mod wide;
 pub use checkpoint::CheckpointError;
 pub use delta::{Delta, Part, PartMetric, Progress};
 pub(crate) use grid::slice_length;
-pub use pane::{LateEvent, Pane, PaneMetric, WindowEffect};
+pub use pane::{LateEvent, Pane, PaneMetric, Whose, WindowEffect};
 pub use panes::Panes;
 pub use site::{merge_shares, of_site};
 pub use slicer::Slicer;

@@ -6,7 +6,10 @@ use millpond_actors::{
     Settings,
     adopt::{self, Adopted},
 };
-use millpond_core::{ids::Seq, window::Pane};
+use millpond_core::{
+    ids::Seq,
+    window::{Pane, Whose},
+};
 use millpond_env::Env;
 use millpond_proto::replication::Life;
 use millpond_store::Reader;
@@ -74,8 +77,15 @@ impl Adoptions {
 }
 
 /// Recovers from a copy, off the executor.
-pub async fn recover(env: &Env, settings: Arc<Settings>, copy: Reader, life: Life) -> Option<Arc<Adopted>> {
-    let recovered = env.unblock(move || adopt::adopt(&settings, &copy, (life.origin, life.incarnation))).await;
+pub async fn recover(
+    env: &Env,
+    settings: Arc<Settings>,
+    copy: Reader,
+    life: Life,
+    through: Seq,
+) -> Option<Arc<Adopted>> {
+    let of = Whose { origin: life.origin, incarnation: life.incarnation, through };
+    let recovered = env.unblock(move || adopt::adopt(&settings, &copy, of)).await;
     match recovered? {
         Ok(adopted) => Some(Arc::new(adopted)),
         Err(error) => {

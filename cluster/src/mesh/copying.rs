@@ -137,6 +137,7 @@ impl State {
             origin: life.origin,
             incarnation: life.incarnation,
             reader: reader.clone(),
+            left_out: self.left_out.get(&life).copied().unwrap_or_default(),
         });
         *self.shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = copies.collect();
     }

@@ -108,6 +108,7 @@ impl State {
             origin,
             incarnation: life.incarnation,
             reader: reader.clone(),
+            left_out: self.left_out.get(&life).copied().unwrap_or_default(),
         };
         copies.map(|(life, reader)| copy(life, reader)).collect()
     }

@@ -18,13 +18,17 @@ impl State {
         if head <= self.own_homes_to {
             return Ok(());
         }
-        let (mut found, mut read_to) = (Vec::new(), head);
+        let (mut found, mut left_out, mut read_to) = (Vec::new(), None, head);
         self.node.reader.scan(Class::State, self.own_homes_to.next(), |row| {
             found.extend(homes_in(row.kind, row.payload).into_iter().map(|home| (row.seq, home)));
+            if row.kind == RecordKind::LeftOut {
+                left_out = Some(row.seq);
+            }
             read_to = read_to.max(row.seq);
             ControlFlow::Continue(())
         })?;
         self.own_homes_to = read_to;
+        left_out.into_iter().for_each(|record| self.node.site.has_left_out(record));
         for (record, home) in found {
             let device = home.device.clone();
             self.settling.came(record, &home);
@@ -39,20 +43,32 @@ impl State {
 
     pub(super) fn homes_of(&mut self, life: Life, reader: &Reader) {
         let origin = life.origin;
-        let mut found = Vec::new();
+        let (mut found, mut left_out) = (Vec::new(), None);
         let read = reader.scan(Class::State, Seq(1), |row| {
             found.extend(homes_in(row.kind, row.payload));
+            if row.kind == RecordKind::LeftOut {
+                left_out = Some(row.seq);
+            }
             ControlFlow::Continue(())
         });
         if let Err(error) = read {
             tracing::warn!(%origin, %error, "the homes of devices could not be read");
         }
+        left_out.into_iter().for_each(|record| self.leaves_out(life, record));
         self.move_homes(origin, found);
     }
 
     pub(super) fn learn_homes(&mut self, run: &Run) {
+        let last = run.records.iter().rfind(|record| record.kind == RecordKind::LeftOut);
+        let life = Life { origin: run.origin, incarnation: run.incarnation };
+        last.into_iter().for_each(|record| self.leaves_out(life, record.seq));
         let found: Vec<Home> = run.records.iter().flat_map(|record| homes_in(record.kind, &record.payload)).collect();
         self.move_homes(run.origin, found);
+    }
+
+    fn leaves_out(&mut self, life: Life, record: Seq) {
+        let known = self.left_out.entry(life).or_default();
+        *known = record.max(*known);
     }
 
     pub(super) fn move_homes(&mut self, origin: Origin, homes: Vec<Home>) {
@@ -116,8 +132,10 @@ impl State {
             }
             self.adoptions.begin(life);
             let (env, settings, actor) = (self.env.clone(), self.settings.now(), self.actor.clone());
+            let results = self.replication.offered(life, Track::Results, Seq(1), Seq(u64::MAX));
+            let through = results.first().map_or(Seq(0), |(_, last)| Seq(*last));
             self.env.spawn(async move {
-                let adopted = adoption::recover(&env, settings, reader, life).await;
+                let adopted = adoption::recover(&env, settings, reader, life, through).await;
                 let _ = actor.cast(MeshMsg::Adopted { life, head, adopted });
             });
         }

@@ -125,6 +125,8 @@ pub(crate) struct State {
     /// What is held of each copy, on disk.
     pub(super) held: BTreeMap<(Life, Track), Seq>,
     pub(super) homes: Homes,
+    /// The last record of a copy that leaves events out of its node's windows.
+    pub(super) left_out: BTreeMap<Life, Seq>,
     /// Own records up to here were looked through for homes.
     pub(super) own_homes_to: Seq,
     /// Devices that are to be entered into the registry.
@@ -212,6 +214,7 @@ impl State {
             shared,
             held,
             homes: Homes::default(),
+            left_out: BTreeMap::new(),
             own_homes_to: Seq(0),
             newcomers: BTreeSet::new(),
             device_types,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PartMetric;
 use crate::{
-    ids::{Incarnation, Origin},
+    ids::{Incarnation, Origin, Seq},
     time::Timestamp,
 };
 
@@ -32,7 +32,16 @@ pub struct Pane {
     pub share: Option<Vec<PartMetric>>,
     /// Whose share it is, when another node says it: one that holds the records of a node that is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub of: Option<(Origin, Incarnation)>,
+    pub of: Option<Whose>,
+}
+
+/// A node that is gone, and how far its journal was known to who speaks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whose {
+    pub origin: Origin,
+    pub incarnation: Incarnation,
+    /// What that node left out of its windows up to this record is not in the share.
+    pub through: Seq,
 }
 
 /// The aggregates of one metric. Those that the window's definition does not ask for are `None`.
