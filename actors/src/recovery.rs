@@ -157,10 +157,20 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
     Ok(recovered)
 }
 
-/// Panes of which everything is left out by now are said no more, so they have to be taken back.
+/// Panes of which everything is left out by now, or what had closed them, are said no more, so they have to be taken back.
 fn take_back(settings: &Settings, recovered: &mut Recovered, journaled: &[Pane], left_out: &LeftOut) {
     let devices: BTreeSet<&str> = left_out.values().flat_map(|parts| parts.events.keys()).map(String::as_str).collect();
-    for pane in journaled.iter().filter(|_| !devices.is_empty()) {
+    if devices.is_empty() {
+        return;
+    }
+    for (shard, core) in recovered.shards.iter_mut().enumerate() {
+        let mut out = core.outputs();
+        core.flush(&mut out);
+        for (index, deltas) in out.deltas.into_iter().enumerate() {
+            recovered.windows[index].panes.apply(shard, deltas, &mut recovered.effects[index]);
+        }
+    }
+    for pane in journaled {
         let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) else { continue };
         if settings.windows[index].by != GroupBy::Device || devices.contains(pane.key.as_str()) {
             recovered.windows[index].panes.take_back(pane, &mut recovered.effects[index]);

@@ -120,7 +120,8 @@ impl Panes {
         key.emitted(pane);
     }
 
-    /// The journal holds this pane, but all that was in it is left out by now: it is taken back. Call it when the deltas were applied again.
+    /// The journal holds this pane, but all that was in it, or what had closed it, is left out by now: it is taken back, or said as it stands.
+    /// Call it when the deltas were applied again.
     pub fn take_back(&mut self, pane: &Pane, out: &mut Vec<WindowEffect>) {
         if let Some(key) = self.keys.get_mut(pane.key.as_str()) {
             key.take_back(&self.definition, pane, out);

@@ -171,7 +171,7 @@ impl Rig {
         self.take(effects);
     }
 
-    fn take(&mut self, effects: Vec<WindowEffect>) {
+    pub fn take(&mut self, effects: Vec<WindowEffect>) {
         for effect in effects {
             match effect {
                 WindowEffect::Fire(pane) => self.fired.push(pane),

@@ -93,12 +93,16 @@ impl Key {
 
     pub fn take_back(&mut self, definition: &super::Definition, pane: &Pane, out: &mut Vec<WindowEffect>) {
         let at = (pane.end.0, pane.start.0);
-        if !self.content(definition, at).metrics.is_empty() {
-            return;
-        }
-        if let Some(state) = self.panes.get_mut(&at).filter(|state| !state.ahead.is_empty()) {
+        let content = self.content(definition, at);
+        let Some(state) = self.panes.get_mut(&at).filter(|state| !state.ahead.is_empty()) else { return };
+        if content.metrics.is_empty() {
             self.due.remove(&at);
-            say(definition, &pane.key, at, Content::default(), false, state, out);
+            say(definition, &pane.key, at, content, false, state, out);
+        } else if !definition.grid.is_closed(at.0, self.watermark) {
+            // What had closed it is left out.
+            state.revision = state.last_revision();
+            state.ahead.clear();
+            say(definition, &pane.key, at, content, true, state, out);
         }
     }
 

@@ -85,6 +85,24 @@ fn an_idle_device_has_its_open_pane_said_and_loses_nothing() {
 }
 
 #[test]
+fn a_pane_that_was_closed_by_what_is_left_out_is_said_as_it_stands() {
+    let mut before = Rig::new(tumbling(10), 1);
+    before.push(&[(0, 1, 1.0), (0, 2, 2.0)]);
+    before.push(&[(0, 12, 4.0)]);
+    assert_eq!(before.lines(), ["d0 0..10 n=2 sum=3 r0"]);
+    let mut after = Rig::new(tumbling(10), 1);
+    after.panes.emitted(&before.fired[0]);
+    after.push(&[(0, 1, 1.0)]);
+    after.flush();
+    assert!(after.fired.is_empty());
+    let mut effects = Vec::new();
+    after.panes.take_back(&before.fired[0], &mut effects);
+    after.take(effects);
+    after.push(&[(0, 12, 4.0)]);
+    assert_eq!(after.lines(), ["d0 0..10 n=1 sum=1 r1 open", "d0 0..10 n=1 sum=1 r2"]);
+}
+
+#[test]
 fn updates_are_said_once_for_each_change() {
     let mut rig = Rig::new(WindowSpec { emit: Emit::Update, ..tumbling(10) }, 1);
     rig.push(&[(0, 1, 1.0)]);
