@@ -9,8 +9,9 @@ use std::{
 use crate::support::MILLPOND;
 
 /// Those of them with boxes that belong together.
-const SITES: [&str; 6] = ["node_dies", "partition_heals", "node_wiped", "rolling_restart", "flaky_lte", "twenty_boxes"];
-const SHIPPED: [&str; 13] = [
+const SITES: [&str; 7] =
+    ["node_dies", "partition_heals", "node_wiped", "rolling_restart", "flaky_lte", "history_epoch", "twenty_boxes"];
+const SHIPPED: [&str; 14] = [
     "offline_24h",
     "crash_storm",
     "disk_full",
@@ -23,6 +24,7 @@ const SHIPPED: [&str; 13] = [
     "node_wiped",
     "rolling_restart",
     "flaky_lte",
+    "history_epoch",
     "twenty_boxes",
 ];
 

@@ -71,6 +71,7 @@ use tokio::sync::oneshot;
 pub use self::copies::{FOLDER, life_of};
 use self::{others::MeshOthers, state::State};
 use crate::{
+    habits::Habits,
     identity::{IdentityError, NodeIdentity, files},
     transport::{Event, OpenError, Options, Transport},
 };
@@ -207,6 +208,7 @@ pub(crate) struct Arguments {
     pub provider: Arc<CryptoProvider>,
     pub node: state::Plane,
     pub transport: Transport,
+    pub habits: Habits,
     /// Copies that earlier lives left here.
     pub found: Vec<(Life, copies::Open)>,
     pub copies: Shared,
@@ -226,6 +228,7 @@ impl Mesh {
         identity: Arc<NodeIdentity>,
         provider: Arc<CryptoProvider>,
         running: &Running,
+        habits: Habits,
     ) -> Result<Mesh, MeshError> {
         let options = Options { listen: config.site.listen, identity: identity.clone(), provider: provider.clone() };
         let (transport, mut events) = Transport::open(&env, options).await?;
@@ -245,6 +248,7 @@ impl Mesh {
             provider,
             node: state::Plane::of(running),
             transport: transport.clone(),
+            habits,
             found,
             copies: copies.clone(),
         };

@@ -13,6 +13,7 @@ use millpond_env::{Disk, Env};
 use rustls::crypto::CryptoProvider;
 
 use crate::{
+    habits::Habits,
     identity::{IdentityError, NodeIdentity, files},
     mesh::{Mesh, MeshError},
 };
@@ -46,6 +47,20 @@ impl Node {
         cores: usize,
         provider: Arc<CryptoProvider>,
     ) -> Result<Node, OpenError> {
+        Node::open_with(env, config, cores, provider, Habits::default()).await
+    }
+
+    /// [`Node::open`] for rehearsals.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_with(
+        env: Env,
+        config: &Config,
+        cores: usize,
+        provider: Arc<CryptoProvider>,
+        habits: Habits,
+    ) -> Result<Node, OpenError> {
         let disk = env.disk.clone();
         let found = env.unblock(move || enrolled(disk.as_ref())).await;
         let found = found.unwrap_or(Ok(None))?;
@@ -58,7 +73,7 @@ impl Node {
         });
         let edge = Edge::open_as(env.clone(), config, cores, membership).await?;
         let Some((identity, _)) = found else { return Ok(Node { edge, mesh: None }) };
-        match Mesh::start(env, config, Arc::new(identity), provider, &edge.running).await {
+        match Mesh::start(env, config, Arc::new(identity), provider, &edge.running, habits).await {
             Ok(mesh) => Ok(Node { edge, mesh: Some(mesh) }),
             Err(error) => {
                 edge.close().await;

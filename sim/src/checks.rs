@@ -12,6 +12,7 @@
 //! | `converges` | the journals and copies of a site's nodes; each other |
 //! | `ledger_closes` | what copies say that they cover; the journals that they are copies of |
 //! | `nobody_impersonates` | records in copies; records in the journals of the nodes that are said to have written them |
+//! | `twin_never_lost` | acknowledged changes of twins, devices and rules; the tables of a site's nodes |
 //!
 //! Nodes of a site keep the first three together as well ([`site`]): a reading may stand in the journal of any of them, but of one.
 //!
@@ -66,6 +67,8 @@ pub struct Found {
     pub alerts: u64,
     /// Readings that two nodes of a site stored, because the second one could not know of it.
     pub stored_again: u64,
+    /// The latest epoch of a document of a site.
+    pub epoch: u32,
     /// Notifications that a receiver took more than once.
     pub repeated_notifications: u64,
 }
@@ -127,7 +130,10 @@ fn check_node(node: &NodeEvidence, evidence: &Evidence, found: &mut Found) -> Ve
                 found.repeated_notifications += alerts_once::check(node, journal, evidence, &mut said);
             }
             // Of sites.
-            (Promise::Converges | Promise::LedgerCloses | Promise::NobodyImpersonates, Ok(_)) => {}
+            (
+                Promise::Converges | Promise::LedgerCloses | Promise::NobodyImpersonates | Promise::TwinNeverLost,
+                Ok(_),
+            ) => {}
         }
         broken.extend(said.finish());
     }

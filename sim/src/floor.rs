@@ -5,6 +5,7 @@
 
 mod costume;
 mod line;
+mod operator;
 mod probe;
 mod receiver;
 mod supply;
@@ -19,6 +20,7 @@ use millpond_env::Env;
 use tokio::sync::Notify;
 
 use self::costume::Costume;
+pub use self::operator::{read_rule, rule};
 
 use crate::{
     fleet::Reading,
@@ -48,6 +50,8 @@ struct Shared {
     witness: Witness,
     fleets: BTreeMap<String, Arc<Controls>>,
     failing_receivers: BTreeSet<String>,
+    /// Devices measure no more, and nobody changes anything.
+    quiet: bool,
     /// Nodes are being stopped: nobody asks them anything any more.
     closed: bool,
 }
@@ -96,6 +100,10 @@ impl Floor {
                 self.start_fleet(env, fleet, &to, seed);
             }
         }
+        for operator in &scenario.operators {
+            let to = operator.nodes.iter().filter_map(|node| doors.get(node)).cloned().collect();
+            env.spawn(operator::operate(env.clone(), self.clone(), operator.clone(), to));
+        }
         for (node, doors) in doors {
             env.spawn(probe::ask(env.clone(), self.clone(), node.clone(), doors.clone(), scenario.watch));
         }
@@ -125,8 +133,9 @@ impl Floor {
         env.spawn(receiver::receive(env.clone(), self.clone(), name.to_owned()));
     }
 
-    /// Devices measure no more; what they have measured is still sent.
+    /// Devices measure no more, and operators change nothing more; what was measured is still sent.
     pub fn stop_measuring(&self) {
+        self.lock().quiet = true;
         for controls in self.lock().fleets.values() {
             controls.set(|mood| *mood = Mood { silenced: 0.0, stopped: true });
         }
@@ -166,6 +175,10 @@ impl Floor {
 
     pub fn take_witness(&self) -> Witness {
         std::mem::take(&mut self.lock().witness)
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.lock().quiet
     }
 
     fn is_closed(&self) -> bool {

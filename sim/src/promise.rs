@@ -24,10 +24,12 @@ pub enum Promise {
     LedgerCloses,
     /// A record in a copy is one that its origin wrote, byte for byte, and origins are nodes of the site.
     NobodyImpersonates,
+    /// A change of a twin, a device or a rule that was acknowledged is there on all nodes, unless a later one has replaced it.
+    TwinNeverLost,
 }
 
 impl Promise {
-    pub const ALL: [Promise; 9] = [
+    pub const ALL: [Promise; 10] = [
         Promise::NothingLost,
         Promise::NothingTwice,
         Promise::PanesAgree,
@@ -37,6 +39,7 @@ impl Promise {
         Promise::Converges,
         Promise::LedgerCloses,
         Promise::NobodyImpersonates,
+        Promise::TwinNeverLost,
     ];
 
     pub fn all() -> Vec<Promise> {
@@ -54,6 +57,7 @@ impl Promise {
             Promise::Converges => "converges",
             Promise::LedgerCloses => "ledger_closes",
             Promise::NobodyImpersonates => "nobody_impersonates",
+            Promise::TwinNeverLost => "twin_never_lost",
         }
     }
 }

@@ -106,6 +106,9 @@ impl Rehearsal {
                 ..host(&spec.name, at as u8 + 1, Some(disk))
             });
             let mut node = Node::new(spec.name.clone(), id, config.clone(), spec.cores, spec.restart, TOKEN);
+            if let Some(operations) = spec.document_operations {
+                node.habits.document_operations = operations;
+            }
             if let Some(site) = &spec.stranger_to {
                 node.papers = Some(Authority::new(!site_seed(options.seed, site)).papers(&spec.name));
                 let called = scenario.nodes.iter().filter(|other| other.site.as_ref() == Some(site));

@@ -50,6 +50,9 @@ pub struct Counts {
     /// Readings that two nodes of a site stored.
     #[serde(default)]
     pub stored_again: u64,
+    /// Changes of what a site says that were acknowledged.
+    #[serde(default)]
+    pub changes_acknowledged: u64,
     pub notifications: u64,
     pub refusals: u64,
     pub reconnects: u64,
@@ -150,6 +153,7 @@ pub fn of(evidence: &Evidence, run: Run) -> Report {
             late: found.late,
             alerts: found.alerts,
             stored_again: found.stored_again,
+            changes_acknowledged: witness.acknowledged_changes(),
             notifications: witness.notifications.len() as u64,
             refusals: witness.refusals,
             reconnects: witness.reconnects,

@@ -1,6 +1,7 @@
 //! Scenarios: a site, its devices, what befalls them, and what must hold all the same. Written in TOML by whoever wants to know.
 
 mod fault;
+mod operator;
 mod range;
 mod shipped;
 mod timeline;
@@ -11,6 +12,7 @@ use millpond_core::time::Span;
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Fault, Scheduled, Way, When};
+pub use operator::{OperatorSpec, What};
 pub use range::Range;
 pub use shipped::{SHIPPED, Shipped, shipped};
 pub use timeline::{Injection, timeline};
@@ -43,6 +45,8 @@ pub struct Scenario {
     pub nodes: Vec<NodeSpec>,
     #[serde(rename = "fleet", default)]
     pub fleets: Vec<FleetSpec>,
+    #[serde(rename = "operator", default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<OperatorSpec>,
     /// Hosts that take notifications on port 80, by name.
     #[serde(default)]
     pub receivers: Vec<String>,
@@ -82,6 +86,9 @@ pub struct NodeSpec {
     /// none, a box on its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub site: Option<String>,
+    /// Operations of a document of the site before the node begins its next epoch. Default: as for everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_operations: Option<u64>,
     /// A site whose nodes the box calls with a certificate of an authority of its own. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stranger_to: Option<String>,
@@ -211,6 +218,9 @@ pub struct Expect {
     pub refusals: u64,
     pub dead_letters: u64,
     pub drops: u64,
+    pub changes: u64,
+    /// The latest epoch of a document of a site.
+    pub epoch: u32,
     /// The program of no node may have been started more often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts_max: Option<u32>,
@@ -302,6 +312,19 @@ impl Scenario {
             }
             if fleet.every.0 <= 0 {
                 return wrong(format!("fleet[{at}].every"), "must be more than nothing".to_owned());
+            }
+        }
+        for (at, operator) in self.operators.iter().enumerate() {
+            let place = format!("operator[{at}]");
+            if self.operators[..at].iter().any(|other| other.name == operator.name) {
+                return wrong(place + ".name", format!("`{}` is taken", operator.name));
+            }
+            let of_site = |name: &String| self.nodes.iter().any(|node| node.name == *name && node.site.is_some());
+            if let Some(node) = operator.nodes.iter().find(|name| !of_site(name)) {
+                return wrong(place + ".nodes", format!("there is no node `{node}` that belongs to a site"));
+            }
+            if operator.nodes.is_empty() || operator.changes.is_empty() || operator.devices * operator.keys == 0 {
+                return wrong(place, "it has no node, or nothing to change".to_owned());
             }
         }
         for (at, fault) in self.faults.iter().enumerate() {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use millpond_actors::config::Config;
-use millpond_cluster::node::Node as Program;
+use millpond_cluster::{habits::Habits, node::Node as Program};
 use millpond_core::time::Span;
 use millpond_env::Env;
 use prometheus::{Registry, proto::MetricType};
@@ -34,6 +34,7 @@ pub struct Node {
     pub restart: Span,
     /// What it is enrolled with, when it belongs to a site.
     pub papers: Option<Arc<Papers>>,
+    pub habits: Habits,
     /// Disks that it has lost.
     pub lost_disks: u32,
     life: Life,
@@ -88,6 +89,7 @@ impl Node {
             cores,
             restart,
             papers: None,
+            habits: Habits::default(),
             lost_disks: 0,
             life,
             up: Vec::new(),
@@ -114,9 +116,10 @@ impl Node {
         let env = world.boot(self.host);
         self.life = Life::default();
         self.life.lock().phase = Phase::Starting;
-        let (life, config, cores) = (self.life.clone(), self.config.clone(), self.cores);
+        let (life, config) = (self.life.clone(), self.config.clone());
+        let machine = (self.cores, self.habits);
         let papers = self.papers.clone().map(|papers| (papers, self.lost_disks));
-        world.enter(self.host, || env.clone().spawn(live(env, life, config, cores, papers)));
+        world.enter(self.host, || env.clone().spawn(live(env, life, config, machine, papers)));
     }
 
     /// Asks the program to end in good order.
@@ -170,14 +173,20 @@ impl Life {
     }
 }
 
-async fn live(env: Env, life: Life, config: Config, cores: usize, papers: Option<(Arc<Papers>, u32)>) {
+async fn live(
+    env: Env,
+    life: Life,
+    config: Config,
+    (cores, habits): (usize, Habits),
+    papers: Option<(Arc<Papers>, u32)>,
+) {
     if let Some((papers, lost_disks)) = papers
         && let Err(error) = papers.install(env.disk.as_ref(), lost_disks)
     {
         return life.set(Phase::Ended(chain(&error)));
     }
     let provider = tls::provider(&env, "node");
-    let mut program = match Program::open(env, &config, cores, provider).await {
+    let mut program = match Program::open_with(env, &config, cores, provider, habits).await {
         Ok(program) => program,
         Err(error) => return life.set(Phase::Ended(chain(&error))),
     };

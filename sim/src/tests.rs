@@ -237,6 +237,11 @@ fn flaky_lte_keeps_its_promises() {
     short("flaky_lte");
 }
 
+#[test]
+fn history_epoch_keeps_its_promises() {
+    short("history_epoch");
+}
+
 /// Each is what was left of a bug.
 const REGRESSIONS: [(&str, &str); 3] = [
     ("poison_among_others", include_str!("../regressions/poison_among_others.toml")),

@@ -9,7 +9,7 @@ use std::{
 use foldhash::fast::{FixedState, FoldHasher};
 use millpond_core::{time::Timestamp, value::Value};
 
-use crate::world::core::Instant;
+use crate::{scenario::What, world::core::Instant};
 
 /// Everything seen, for one run.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Witness {
     /// Publishes that were refused (507, 503, or a connection closed on them) and had to come again.
     pub refusals: u64,
     pub reconnects: u64,
+    /// What operators asked for; the value of each change is its place in here.
+    pub changes: Vec<Change>,
 }
 
 /// One device and all it has measured. Sequence numbers begin at 1.
@@ -55,6 +57,20 @@ impl Sent {
     pub fn is_acked(&self) -> bool {
         self.acked != Sent::NEVER
     }
+}
+
+/// Somebody asked a node to change something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub what: What,
+    /// Of the device or rule.
+    pub name: String,
+    /// Empty for what has one value only.
+    pub key: String,
+    pub node: String,
+    pub asked: Instant,
+    /// When the node said that it is done; [`Sent::NEVER`]: it did not, and the change may hold or not.
+    pub acked: Instant,
 }
 
 /// A notification that a receiver took (it answered 200).
@@ -111,6 +127,16 @@ impl Witness {
         if let Some(sent) = self.devices[device as usize].readings.get_mut(seq as usize - 1) {
             sent.acked = sent.acked.min(at);
         }
+    }
+
+    /// Somebody is about to ask for a change; returns its value.
+    pub fn asked(&mut self, change: Change) -> usize {
+        self.changes.push(change);
+        self.changes.len() - 1
+    }
+
+    pub fn acknowledged_changes(&self) -> u64 {
+        self.changes.iter().filter(|change| change.acked != Sent::NEVER).count() as u64
     }
 
     pub fn published(&self) -> u64 {

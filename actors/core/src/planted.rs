@@ -33,10 +33,12 @@ pub enum Bug {
     SkipIdentityCheck,
     /// Tells nobody of what a repair brought.
     ForgetToAnnounce,
+    /// Takes a later epoch of a document in place of its own without what it alone knows.
+    ForgetUnsentEdits,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 14] = [
+    pub const ALL: [Bug; 15] = [
         Bug::AckBeforeCommit,
         Bug::CursorOutsideTransaction,
         Bug::ForgetCheckpoint,
@@ -51,6 +53,7 @@ impl Bug {
         Bug::ResurrectDevice,
         Bug::SkipIdentityCheck,
         Bug::ForgetToAnnounce,
+        Bug::ForgetUnsentEdits,
     ];
 }
 

@@ -23,6 +23,7 @@ use super::{
     pen::{Job, Reply, Then},
     state::State,
 };
+use crate::habits::Habits;
 
 /// However quiet it is, documents are shown the time so often.
 const TICK_MAX: Span = Span::from_secs(1);
@@ -47,7 +48,12 @@ struct Waiting {
 }
 
 impl Shelf {
-    pub fn load(reader: &Reader, me: Origin, incarnation: Incarnation, boots: u32) -> Result<Shelf, ReadError> {
+    pub fn load(
+        reader: &Reader,
+        me: Origin,
+        (incarnation, boots): (Incarnation, u32),
+        habits: Habits,
+    ) -> Result<Shelf, ReadError> {
         let mut rows = Vec::new();
         reader.range(Table::Documents, b"", |key, value| {
             rows.push((key.to_vec(), value.to_vec()));
@@ -55,7 +61,7 @@ impl Shelf {
         })?;
         // A life of its own for each boot: no number of an earlier one is used for another change.
         let life = (u64::from(incarnation.0) << 32) | u64::from(boots);
-        let documents = Documents::new(me, life, rows);
+        let documents = Documents::new(me, life, rows).with_operations_max(habits.document_operations);
         if documents.counts().unreadable > 0 {
             tracing::warn!(rows = documents.counts().unreadable, "parts of documents could not be read");
         }

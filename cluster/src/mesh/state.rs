@@ -154,7 +154,8 @@ pub(crate) struct State {
 
 impl State {
     pub fn new(args: Arguments, actor: ActorRef<MeshMsg>) -> Result<State, MeshError> {
-        let Arguments { env, config, settings, identity, provider, node, transport, found, copies: shared } = args;
+        let Arguments { env, config, settings, identity, provider, node, transport, habits, found, copies: shared } =
+            args;
         let me = identity.origin;
         let to = actor.clone();
         let tell = Arc::new(move |done| {
@@ -180,7 +181,7 @@ impl State {
         let replication = Replication::new(replication::Settings { me: life, replicas }, head, last, copied);
         let metrics = MeshMetrics::new(&node.registry)?;
         let addrs = peers_on_disk(&node.reader)?;
-        let shelf = Shelf::load(&node.reader, me, node.incarnation, node.boots)?;
+        let shelf = Shelf::load(&node.reader, me, (node.incarnation, node.boots), habits)?;
         let (twins, orders) = (Twins::load(&node.reader)?, Orders::load(&node.reader)?);
         let (files, reports) = (writes(&env, &node.writer, &actor, true), writes(&env, &node.writer, &actor, false));
         let types = config.device_types.iter();

@@ -18,6 +18,8 @@ pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
         ("refused publishes", expect.refusals, evidence.witness.refusals),
         ("dead letters", expect.dead_letters, found.dead_letters),
         ("receipts for what was given up", expect.drops, found.receipts),
+        ("acknowledged changes", expect.changes, evidence.witness.acknowledged_changes()),
+        ("epochs of a document", u64::from(expect.epoch), u64::from(found.epoch)),
     ];
     let short = least.into_iter().filter(|(_, wanted, got)| got < wanted);
     let broken = |node: &str, detail: String| Broken { promise: None, node: node.to_owned(), detail };

@@ -11,6 +11,7 @@ mod ledger;
 mod lost;
 mod panes;
 mod twice;
+mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -75,6 +76,7 @@ pub fn check(name: &str, evidence: &Evidence, found: &mut Found) -> Vec<Broken> 
             Promise::Converges => converges::check(&site, &mut said),
             Promise::LedgerCloses => ledger::closes(&site, &mut said),
             Promise::NobodyImpersonates => ledger::nobody_impersonates(&site, &mut said),
+            Promise::TwinNeverLost => found.epoch = found.epoch.max(twins::check(&site, &mut said)),
             Promise::StaysBounded | Promise::AlertsOnce | Promise::HealthIsHonest => {}
         }
         broken.extend(said.finish());

@@ -6,5 +6,6 @@ mod journal;
 mod panes;
 mod site;
 mod stage;
+mod twins;
 
 use stage::{Stage, T0, said};

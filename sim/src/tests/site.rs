@@ -31,6 +31,8 @@ every = "500ms"
 FAULTS
 "#;
 
+const ONLY_TWINS: &str = r#"promises = ["twin_never_lost"]"#;
+
 const NODE: &str = r#"
 [[node]]
 name = "NAME"
@@ -119,6 +121,72 @@ node = "north"
 down = "5s"
 "#;
     hunt(Bug::ForgetToAnnounce, Promise::Converges, &site("site", "", faults));
+}
+
+/// Somebody changes twins, devices and rules at north all the time.
+const OPERATOR: &str = r#"
+[[operator]]
+nodes = ["north"]
+every = ["50ms", "300ms"]
+changes = ["desired", "registry", "rules"]
+"#;
+
+#[test]
+fn a_change_that_is_acknowledged_before_it_is_on_disk_is_found() {
+    // Nobody else has it either.
+    let alone = ["south", "west"].map(|whom| {
+        format!(
+            "[[fault]]\nat = \"5s\"\nkind = \"partition\"\nnode = \"north\"\nwhom = \"{whom}\"\nlasts = \"55s\"\n\n"
+        )
+    });
+    let faults = r#"
+[[fault]]
+at = "5s"
+kind = "slow_disk"
+node = "north"
+sync = ["20ms", "60ms"]
+lasts = "55s"
+
+[[fault]]
+every = ["5s", "10s"]
+from = "5s"
+kind = "power_loss"
+node = "north"
+mid_commit = true
+down = "1s"
+"#;
+    let text = site("local", ONLY_TWINS, &(OPERATOR.to_owned() + &alone.concat() + faults));
+    hunt(Bug::ShipBeforeDurable, Promise::TwinNeverLost, &text);
+}
+
+#[test]
+fn a_node_that_counts_its_changes_as_in_an_earlier_life_is_found() {
+    // It comes back without its disk, and sees nobody who knows what it has said before.
+    let alone = ["south", "west"].map(|whom| {
+        format!(
+            "[[fault]]\nat = \"20s\"\nkind = \"partition\"\nnode = \"north\"\nwhom = \"{whom}\"\nlasts = \"30s\"\n\n"
+        )
+    });
+    let faults = r#"
+[[fault]]
+at = "21s"
+kind = "wipe"
+node = "north"
+down = "1s"
+"#;
+    let text = site("local", ONLY_TWINS, &(OPERATOR.to_owned() + &alone.concat() + faults));
+    hunt(Bug::ReuseDocumentActor, Promise::TwinNeverLost, &text);
+}
+
+#[test]
+fn edits_that_do_not_go_over_into_the_next_epoch_are_found() {
+    let mut text = crate::scenario::shipped("history_epoch").expect("it is shipped").text.to_owned();
+    for (from, to) in [("duration = \"20m\"", "duration = \"4m\""), ("changes = 2000", ""), ("epoch = 10", "epoch = 3")]
+    {
+        assert!(text.contains(from));
+        text = text.replace(from, to);
+    }
+    hunt(Bug::ForgetUnsentEdits, Promise::TwinNeverLost, &text.replace("power_losses = 15", ""));
 }
 
 #[test]

@@ -106,6 +106,7 @@ fn counts(report: &Report) -> String {
         ("panes", counts.panes),
         ("late", counts.late),
         ("alerts", counts.alerts),
+        ("changes", counts.changes_acknowledged),
         ("refused", counts.refusals),
         ("reconnects", counts.reconnects),
     ];

@@ -26,6 +26,7 @@ pub fn summary(report: &Report, cpu: Option<Span>) -> String {
         ("late", counts.late),
         ("alerts", counts.alerts),
         ("notifications", counts.notifications),
+        ("changes", counts.changes_acknowledged),
         ("refused", counts.refusals),
         ("reconnects", counts.reconnects),
     ];

@@ -29,7 +29,8 @@ pub fn check(site: &Site<'_>, said: &mut Findings) {
     panes_alike(&witnesses, said);
 }
 
-fn is_settled(site: &Site<'_>, member: &Member<'_>) -> bool {
+/// Whether a member was up for long enough to have caught up.
+pub fn is_settled(site: &Site<'_>, member: &Member<'_>) -> bool {
     let stopped = site.evidence.stopped();
     let last = member.node.up.last();
     last.is_some_and(|(begin, end)| begin.0.saturating_add(SETTLED_NS) <= stopped.0 && *end >= stopped)

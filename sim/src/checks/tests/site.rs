@@ -47,13 +47,13 @@ const WEST: usize = 1;
 /// What of a journal goes into a copy: `None` leaves a record out.
 type Edit = fn(u64, Append) -> Option<Append>;
 
-struct Pair {
-    edge: Stage,
-    west: Stage,
+pub struct Pair {
+    pub edge: Stage,
+    pub west: Stage,
 }
 
 impl Pair {
-    fn honest() -> Pair {
+    pub fn honest() -> Pair {
         let mut edge = Stage::empty_of(Origin([1; 16]));
         let mut west = Stage::empty_of(Origin([2; 16]));
         home(&mut edge, "d1", 1, 1);
@@ -74,7 +74,7 @@ impl Pair {
     }
 
     /// With copies as they should be.
-    fn stage(self) -> Stage {
+    pub fn stage(self) -> Stage {
         self.with_copies(|_, append| Some(append), |_, append| Some(append))
     }
 
@@ -139,7 +139,7 @@ fn replica(life: Life, records: Vec<(Seq, Append)>, last: Seq) -> Replica {
 
 /// What is said of a promise of the site; nothing else may be said.
 #[track_caller]
-fn said(stage: &mut Stage, promise: Promise) -> Vec<String> {
+pub fn said(stage: &mut Stage, promise: Promise) -> Vec<String> {
     stage.evidence.scenario.promises = vec![promise];
     let (broken, _) = checks::check(&stage.evidence);
     let of_site = broken.into_iter().map(|broken| {
@@ -150,7 +150,7 @@ fn said(stage: &mut Stage, promise: Promise) -> Vec<String> {
 }
 
 #[track_caller]
-fn check(said: &[String], expected: &str) {
+pub fn check(said: &[String], expected: &str) {
     assert!(said.len() == 1 && said[0].contains(expected), "{said:?} does not say {expected:?}");
 }
 

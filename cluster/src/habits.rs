@@ -1,0 +1,16 @@
+//! What a rehearsal asks of a node and no configuration can: to be as a node will be in years, without the years.
+
+use millpond_proto::documents::OPS_MAX;
+
+/// The default is how every node is that people run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Habits {
+    /// Operations of a document before its next epoch begins.
+    pub document_operations: u64,
+}
+
+impl Default for Habits {
+    fn default() -> Habits {
+        Habits { document_operations: OPS_MAX }
+    }
+}
