@@ -9,9 +9,17 @@ use std::{
 use crate::support::MILLPOND;
 
 /// Those of them with boxes that belong together.
-const SITES: [&str; 7] =
-    ["node_dies", "partition_heals", "node_wiped", "rolling_restart", "flaky_lte", "history_epoch", "twenty_boxes"];
-const SHIPPED: [&str; 14] = [
+const SITES: [&str; 8] = [
+    "node_dies",
+    "partition_heals",
+    "node_wiped",
+    "rolling_restart",
+    "flaky_lte",
+    "history_epoch",
+    "expired_certificate",
+    "twenty_boxes",
+];
+const SHIPPED: [&str; 15] = [
     "offline_24h",
     "crash_storm",
     "disk_full",
@@ -25,6 +33,7 @@ const SHIPPED: [&str; 14] = [
     "rolling_restart",
     "flaky_lte",
     "history_epoch",
+    "expired_certificate",
     "twenty_boxes",
 ];
 

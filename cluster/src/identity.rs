@@ -31,6 +31,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer},
 };
 
+use self::authority::BACKDATED;
 pub use self::{
     authority::{Authority, Order, VALID},
     certificate::{BadCertificate, Subject, fingerprint, read_origin},
@@ -66,6 +67,8 @@ pub struct NodeIdentity {
     /// Where the node was reached that let this one in.
     pub first_seeds: Vec<SocketAddr>,
     pub expires: Timestamp,
+    /// How long the certificate is valid, from the day on which it was made.
+    pub valid: Span,
     /// Whether the key of the authority is here, so that others join through this node.
     pub founder: bool,
 }
@@ -93,6 +96,7 @@ impl NodeIdentity {
             node: subject.node,
             site: subject.site,
             expires: subject.not_after,
+            valid: Span((subject.valid.0 - BACKDATED.0).max(0)),
             chain: vec![certificate, authority],
             key: key.pkcs8().into(),
             roots: Arc::new(roots),
@@ -104,7 +108,7 @@ impl NodeIdentity {
 
     /// From when on it is time for another certificate: the last third of this one's life.
     pub fn renew_at(&self) -> Timestamp {
-        self.expires.saturating_sub(Span(VALID.0 / 3))
+        self.expires.saturating_sub(Span(self.valid.0 / 3))
     }
 
     /// The certificate of the site's authority.

@@ -115,7 +115,16 @@ impl Rehearsal {
                 node.config.site.seeds.extend(called.map(|other| format!("{}:{}", other.name, SITE_PORT)));
             }
             if let Some(site) = &spec.site {
-                node.papers = Some(Authority::new(site_seed(options.seed, site)).papers(&spec.name));
+                let mut authority = Authority::new(site_seed(options.seed, site));
+                if let Some(life) = spec.certificate_life {
+                    node.habits.certificate_life = life;
+                    authority = authority.with_validity(life);
+                }
+                let members = scenario.nodes.iter().filter(|mate| mate.site == spec.site).map(|mate| &*mate.name);
+                node.papers = Some(match spec.founder {
+                    true => authority.founding_papers(&spec.name, members),
+                    false => authority.papers(&spec.name),
+                });
                 node.config.node.name.clone_from(&spec.name);
                 let mates = scenario.nodes.iter().filter(|mate| mate.site == spec.site && mate.name != spec.name);
                 node.config.site.seeds.extend(mates.map(|mate| format!("{}:{}", mate.name, SITE_PORT)));

@@ -89,6 +89,13 @@ pub struct NodeSpec {
     /// Operations of a document of the site before the node begins its next epoch. Default: as for everybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document_operations: Option<u64>,
+    /// The site was founded at this box: it renews the certificates of the others. Default: false, it has the certificate of somebody far
+    /// away.
+    #[serde(default)]
+    pub founder: bool,
+    /// How long the box's first certificate is valid; at the founder's also how long those are that it issues. Default: a year.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_life: Option<Span>,
     /// A site whose nodes the box calls with a certificate of an authority of its own. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stranger_to: Option<String>,
@@ -221,6 +228,8 @@ pub struct Expect {
     pub changes: u64,
     /// The latest epoch of a document of a site.
     pub epoch: u32,
+    /// Times that a node's certificate ran out.
+    pub certificates_expired: u64,
     /// The program of no node may have been started more often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts_max: Option<u32>,

@@ -242,6 +242,11 @@ fn history_epoch_keeps_its_promises() {
     short("history_epoch");
 }
 
+#[test]
+fn expired_certificate_keeps_its_promises() {
+    short("expired_certificate");
+}
+
 /// Each is what was left of a bug.
 const REGRESSIONS: [(&str, &str); 3] = [
     ("poison_among_others", include_str!("../regressions/poison_among_others.toml")),

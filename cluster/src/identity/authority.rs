@@ -23,12 +23,14 @@ const DAY: Span = Span::from_secs(86_400);
 pub const VALID: Span = Span::from_secs(365 * 86_400);
 const AUTHORITY_VALID: Span = Span::from_secs(40 * 365 * 86_400);
 /// A clock may be behind that of the authority by this much.
-const BACKDATED: Span = DAY;
+pub(super) const BACKDATED: Span = DAY;
 
 /// The key of a site and its certificate.
 pub struct Authority {
     certificate: CertificateDer<'static>,
     site: String,
+    /// How long the certificates of nodes are valid.
+    valid: Span,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -52,7 +54,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let pair = pair(key);
         let certificate = params.self_signed(&pair).expect("an authority signs itself").der().clone();
-        Authority { certificate, site: site.to_owned(), issuer: Issuer::new(params, pair) }
+        Authority { certificate, site: site.to_owned(), valid: VALID, issuer: Issuer::new(params, pair) }
     }
 
     /// The authority of a certificate and its key.
@@ -65,7 +67,13 @@ impl Authority {
             return Err(BadCertificate::OtherKey);
         }
         let issuer = Issuer::from_ca_cert_der(&certificate, pair(key)).map_err(|_| BadCertificate::NoAuthority)?;
-        Ok(Authority { certificate, site, issuer })
+        Ok(Authority { certificate, site, valid: VALID, issuer })
+    }
+
+    /// From now on certificates are valid for so long, instead of [`VALID`]: for rehearsals.
+    #[must_use]
+    pub fn with_validity(self, valid: Span) -> Authority {
+        Authority { valid, ..self }
     }
 
     pub fn certificate(&self) -> &CertificateDer<'static> {
@@ -81,7 +89,7 @@ impl Authority {
     /// # Panics
     /// Never, see [`Authority::found`].
     pub fn issue(&self, order: &Order<'_>) -> CertificateDer<'static> {
-        let mut params = params(&self.site, order.node, order.now, VALID, &order.public_key);
+        let mut params = params(&self.site, order.node, order.now, self.valid, &order.public_key);
         let name = certificate::dns_name(order.origin).try_into().expect("hex digits are ASCII");
         params.subject_alt_names = vec![SanType::DnsName(name)];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

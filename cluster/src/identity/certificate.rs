@@ -1,12 +1,15 @@
 //! What a node's certificate says.
 
-use millpond_core::{ids::Origin, time::Timestamp};
+use millpond_core::{
+    ids::Origin,
+    time::{Span, Timestamp},
+};
 use ring::digest;
 use rustls::pki_types::CertificateDer;
 use x509_parser::{
     extensions::GeneralName,
     oid_registry::OID_SIG_ED25519,
-    prelude::{FromDer, X509Certificate, X509Name},
+    prelude::{ASN1Time, FromDer, X509Certificate, X509Name},
 };
 
 const SUFFIX: &str = ".node.millpond";
@@ -18,6 +21,8 @@ pub struct Subject {
     pub node: String,
     pub site: String,
     pub not_after: Timestamp,
+    /// From its beginning to its end.
+    pub valid: Span,
     pub public_key: [u8; 32],
 }
 
@@ -61,11 +66,14 @@ impl Subject {
         // Exactly one name, or two readers could disagree on whose certificate it is.
         let [GeneralName::DNSName(name)] = names.general_names.as_slice() else { return Err(BadCertificate::NoNode) };
         let origin = name.strip_suffix(SUFFIX).and_then(read_origin).ok_or(BadCertificate::NoNode)?;
+        let time = |time: ASN1Time| Timestamp::from_millis(time.timestamp().saturating_mul(1000));
+        let (not_before, not_after) = (time(parsed.validity().not_before), time(parsed.validity().not_after));
         Ok(Subject {
             origin,
             node: common_name(parsed.subject()),
             site: organisation(parsed.subject()),
-            not_after: Timestamp::from_millis(parsed.validity().not_after.timestamp().saturating_mul(1000)),
+            not_after,
+            valid: not_after.since(not_before),
             public_key: public_key(&parsed)?,
         })
     }

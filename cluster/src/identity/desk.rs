@@ -6,7 +6,7 @@ use bytes::Bytes;
 use millpond_core::{
     ids::{Incarnation, Origin},
     record,
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 use millpond_env::{Disk, Env, StdRng};
 use rand::Rng;
@@ -20,7 +20,7 @@ use super::{
     NodeIdentity,
     authority::{Authority, Order},
     certificate::{Subject, fingerprint},
-    enrolment::{Answer, Ask, Member, Refusal, ask_renewal},
+    enrolment::{Answer, Ask, Enrolment, Member, Refusal, ask_renewal},
     files::{self, IdentityError, Membership},
     key::Key,
     token::{Token, hash_secret},
@@ -34,29 +34,31 @@ use crate::{
 /// [`Event::Enrol`](crate::transport::Event::Enrol).
 pub struct Desk {
     env: Env,
+    /// How long the certificates are valid that it issues.
+    valid: Span,
     /// One at a time, or two could use the same invitation.
     busy: tokio::sync::Mutex<()>,
 }
 
 impl Desk {
-    pub fn new(env: Env) -> Desk {
-        Desk { env, busy: tokio::sync::Mutex::new(()) }
+    pub fn new(env: Env, valid: Span) -> Desk {
+        Desk { env, valid, busy: tokio::sync::Mutex::new(()) }
     }
 
     /// The answer to a question. What it promises is on disk.
     pub async fn answer(&self, frame: Bytes) -> Bytes {
         let _busy = self.busy.lock().await;
-        let (disk, now) = (self.env.disk.clone(), self.env.wall());
-        let answer = self.env.unblock(move || answer(disk.as_ref(), now, &frame)).await;
+        let (disk, now, valid) = (self.env.disk.clone(), self.env.wall(), self.valid);
+        let answer = self.env.unblock(move || answer(disk.as_ref(), now, valid, &frame)).await;
         let failed = || Answer::Refused(Refusal::Failed { why: "it is going down".to_owned() });
         record::encode(&answer.unwrap_or_else(failed)).into()
     }
 }
 
-fn answer(disk: &dyn Disk, now: Timestamp, frame: &[u8]) -> Answer {
+fn answer(disk: &dyn Disk, now: Timestamp, valid: Span, frame: &[u8]) -> Answer {
     let failed = |why: String| Answer::Refused(Refusal::Failed { why });
     let mut enrolment = match files::load_enrolment(disk) {
-        Ok(Some(enrolment)) => enrolment,
+        Ok(Some(enrolment)) => Enrolment { authority: enrolment.authority.with_validity(valid), ..enrolment },
         Ok(None) => return failed("the site was not founded here".to_owned()),
         Err(error) => return failed(error.to_string()),
     };
@@ -194,11 +196,11 @@ pub async fn renew(
     load(env).await
 }
 
-/// Renews the certificate of the node at which the site was founded, which needs nobody for it. Blocks.
+/// Renews the certificate of the node at which the site was founded, which needs nobody for it; the new one is `valid` for so long. Blocks.
 ///
 /// # Errors
 /// When the site was not founded here, or the disk refuses.
-pub fn renew_founder(env: &Env) -> Result<NodeIdentity, IdentityError> {
+pub fn renew_founder(env: &Env, valid: Span) -> Result<NodeIdentity, IdentityError> {
     let disk = env.disk.as_ref();
     let missing = |path| move || IdentityError::Missing { path };
     let enrolment = files::load_enrolment(disk)?.ok_or_else(missing("identity/authority.key"))?;
@@ -206,7 +208,7 @@ pub fn renew_founder(env: &Env) -> Result<NodeIdentity, IdentityError> {
     let key = files::load_node_key(disk)?.ok_or_else(missing("identity/node.key"))?;
     let (origin, node) = (identity.origin, identity.node.as_str());
     let order = Order { origin, node, public_key: key.public(), now: env.wall() };
-    files::save_certificate(disk, &enrolment.authority.issue(&order))?;
+    files::save_certificate(disk, &enrolment.authority.with_validity(valid).issue(&order))?;
     NodeIdentity::load(disk)?.ok_or_else(missing("identity/node.crt"))
 }
 

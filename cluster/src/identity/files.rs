@@ -133,12 +133,11 @@ pub(super) fn save_node_key(disk: &dyn Disk, key: &Key) -> Result<(), IdentityEr
         .map_err(failed(NODE_KEY))
 }
 
-/// The authority of a new site.
-pub(super) fn save_authority(
-    disk: &dyn Disk,
-    key: &Key,
-    members: &BTreeMap<Origin, Member>,
-) -> Result<(), IdentityError> {
+/// The authority of a new site. Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn save_authority(disk: &dyn Disk, key: &Key, members: &BTreeMap<Origin, Member>) -> Result<(), IdentityError> {
     let pem = pem::encode(pem::PRIVATE_KEY, key.pkcs8().secret_pkcs8_der());
     disk.write(AUTHORITY_KEY, pem.as_bytes()).map_err(failed(AUTHORITY_KEY))?;
     save_members(disk, members)

@@ -23,6 +23,7 @@ pub(super) struct MeshMetrics {
     unconfirmed: IntGauge,
     unverified: IntGauge,
     clock_ahead: IntGaugeVec,
+    certificate: IntGauge,
 }
 
 impl MeshMetrics {
@@ -91,6 +92,13 @@ impl MeshMetrics {
                     "Devices whose events were taken before it was known what other nodes had of them",
                 )?,
             )?,
+            certificate: register(
+                registry,
+                IntGauge::new(
+                    "millpond_site_certificate_seconds",
+                    "Seconds until this node's certificate ends; below 0 other nodes do not let it in",
+                )?,
+            )?,
             clock_ahead: register(
                 registry,
                 IntGaugeVec::new(
@@ -122,6 +130,7 @@ impl State {
     pub(super) fn measure(&self) {
         self.metrics.unconfirmed.set(self.node.site.unconfirmed() as i64);
         self.metrics.unverified.set(self.node.site.taken_unverified() as i64);
+        self.metrics.certificate.set(self.identity.expires.since(self.env.wall()).0 / 1_000_000_000);
         for row in self.replication.ledger() {
             let labels = [&row.origin.to_string(), row.track.name()];
             self.metrics.missing.with_label_values(&labels).set(row.missing as i64);

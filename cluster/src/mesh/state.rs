@@ -189,7 +189,7 @@ impl State {
         let device_types = types.map(|kind| (kind.name.clone(), patterns(&kind.devices))).collect();
         let mut state = State {
             checkpoint: node.site.checkpoint(),
-            desk: Arc::new(Desk::new(env.clone())),
+            desk: Arc::new(Desk::new(env.clone(), habits.certificate_life)),
             settling: Settling::new(env.now()),
             definitions: Definitions::at_start(),
             arriving: Vec::new(),
@@ -199,7 +199,7 @@ impl State {
             env,
             config,
             settings,
-            upkeep: Upkeep::new(identity.revoked.clone()),
+            upkeep: Upkeep::new(identity.revoked.clone(), habits.certificate_life),
             identity,
             provider,
             node,

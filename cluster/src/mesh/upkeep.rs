@@ -32,11 +32,13 @@ pub(super) struct Upkeep {
     tried_at: Option<Mono>,
     tries: u64,
     renewing: bool,
+    /// How long the certificates are valid that this node issues.
+    life: Span,
 }
 
 impl Upkeep {
-    pub fn new(revoked: BTreeSet<Origin>) -> Upkeep {
-        Upkeep { revoked, ..Upkeep::default() }
+    pub fn new(revoked: BTreeSet<Origin>, life: Span) -> Upkeep {
+        Upkeep { revoked, life, ..Upkeep::default() }
     }
 }
 
@@ -147,9 +149,9 @@ impl State {
         let addrs: BTreeSet<SocketAddr> =
             linked.chain(self.addrs.values().copied()).chain(self.seeds.iter().copied()).collect();
         let (env, provider, identity) = (self.env.clone(), self.provider.clone(), self.identity.clone());
-        let actor = self.actor.clone();
+        let (actor, life) = (self.actor.clone(), self.upkeep.life);
         self.env.spawn(async move {
-            let renewed = match renewed(&env, &purpose, &provider, addrs, &identity).await {
+            let renewed = match renewed(&env, &purpose, (&provider, life), addrs, &identity).await {
                 Ok(renewed) => renewed,
                 Err(error) => {
                     let expires = identity.expires;
@@ -183,13 +185,13 @@ fn look(disk: &dyn Disk, heard: &BTreeSet<Origin>) -> Result<Looked, IdentityErr
 async fn renewed(
     env: &Env,
     purpose: &str,
-    provider: &Arc<CryptoProvider>,
+    (provider, life): (&Arc<CryptoProvider>, Span),
     addrs: BTreeSet<SocketAddr>,
     identity: &NodeIdentity,
 ) -> Result<Option<NodeIdentity>, EnrolError> {
     if identity.founder {
         let inside = env.clone();
-        let done = env.unblock(move || identity::renew_founder(&inside)).await;
+        let done = env.unblock(move || identity::renew_founder(&inside, life)).await;
         return Ok(done.transpose()?);
     }
     for (n, addr) in addrs.into_iter().enumerate() {

@@ -1,7 +1,10 @@
 //! Whether enough happened for the run to mean anything.
 
 use super::Found;
-use crate::{evidence::Evidence, promise::Broken};
+use crate::{
+    evidence::{Evidence, NodeEvidence},
+    promise::Broken,
+};
 
 pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
     let expect = &evidence.scenario.expect;
@@ -19,6 +22,7 @@ pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
         ("dead letters", expect.dead_letters, found.dead_letters),
         ("receipts for what was given up", expect.drops, found.receipts),
         ("acknowledged changes", expect.changes, evidence.witness.acknowledged_changes()),
+        ("certificates that ran out", expect.certificates_expired, evidence.nodes.iter().map(expired).sum()),
         ("epochs of a document", u64::from(expect.epoch), u64::from(found.epoch)),
     ];
     let short = least.into_iter().filter(|(_, wanted, got)| got < wanted);
@@ -32,4 +36,11 @@ pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
             broken(&node.name, format!("the program was started {} times: {:?}", node.boots, node.failed_starts))
         }))
         .collect()
+}
+
+/// How often a node's certificate ran out, as far as that was noted.
+fn expired(node: &NodeEvidence) -> u64 {
+    let left = node.samples.iter().filter_map(|sample| sample.metrics.get("millpond_site_certificate_seconds"));
+    let over: Vec<bool> = left.map(|seconds| *seconds < 0.0).collect();
+    over.windows(2).filter(|pair| pair == &[false, true]).count() as u64
 }

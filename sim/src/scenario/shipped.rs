@@ -8,7 +8,7 @@ pub struct Shipped {
 }
 
 /// In the order of `sim list`.
-pub const SHIPPED: [Shipped; 14] = [
+pub const SHIPPED: [Shipped; 15] = [
     Shipped { name: "offline_24h", text: include_str!("../../scenarios/offline_24h.toml") },
     Shipped { name: "crash_storm", text: include_str!("../../scenarios/crash_storm.toml") },
     Shipped { name: "disk_full", text: include_str!("../../scenarios/disk_full.toml") },
@@ -22,6 +22,7 @@ pub const SHIPPED: [Shipped; 14] = [
     Shipped { name: "rolling_restart", text: include_str!("../../scenarios/rolling_restart.toml") },
     Shipped { name: "flaky_lte", text: include_str!("../../scenarios/flaky_lte.toml") },
     Shipped { name: "history_epoch", text: include_str!("../../scenarios/history_epoch.toml") },
+    Shipped { name: "expired_certificate", text: include_str!("../../scenarios/expired_certificate.toml") },
     Shipped { name: "twenty_boxes", text: include_str!("../../scenarios/twenty_boxes.toml") },
 ];
 

@@ -2,8 +2,8 @@
 
 use millpond_core::planted::{Bug, plant};
 
-use super::run;
-use crate::promise::Promise;
+use super::{Outcome, run};
+use crate::{evidence::NodeEvidence, promise::Promise};
 
 /// Three boxes, two fleets that turn to other boxes when theirs is gone; what befalls them stands for `FAULTS`.
 const SITE: &str = r#"
@@ -187,6 +187,48 @@ fn edits_that_do_not_go_over_into_the_next_epoch_are_found() {
         text = text.replace(from, to);
     }
     hunt(Bug::ForgetUnsentEdits, Promise::TwinNeverLost, &text.replace("power_losses = 15", ""));
+}
+
+#[test]
+fn who_has_an_expired_certificate_gets_nowhere_until_it_is_renewed_and_loses_nothing() {
+    let faults = r#"
+[[fault]]
+at = "20s"
+kind = "partition"
+node = "north"
+whom = "south"
+lasts = "35s"
+
+[[fault]]
+at = "20s"
+kind = "partition"
+node = "north"
+whom = "west"
+lasts = "35s"
+
+[[fault]]
+at = "45s"
+kind = "restart"
+node = "north"
+down = "1s"
+"#;
+    let text = site("local", "", faults).replace("site = \"mill\"\n", "site = \"mill\"\ncertificate_life = \"40s\"\n");
+    let links = |outcome: &Outcome| {
+        let last = |node: &NodeEvidence| node.samples.last()?.metrics.get("millpond_site_links").copied();
+        outcome.evidence.nodes.iter().map(|node| last(node).unwrap_or(-1.0)).collect::<Vec<_>>()
+    };
+    // Nobody issues certificates: those who were linked stay so, and north is let in by nobody.
+    let nobody = run(&text, 1);
+    assert_eq!(links(&nobody), [0.0, 1.0, 1.0]);
+    assert_eq!(nobody.report.holds(Promise::NothingLost), Some(true), "{:#?}", nobody.report.broken);
+    assert_eq!(nobody.report.holds(Promise::Converges), Some(false));
+    let founded = run(&text.replace("name = \"south\"\n", "name = \"south\"\nfounder = true\n"), 1);
+    assert!(founded.report.kept(), "{:#?}", founded.report.broken);
+    assert_eq!(links(&founded), [2.0, 2.0, 2.0]);
+    let north = founded.evidence.nodes[0].samples.iter();
+    let left: Vec<f64> =
+        north.filter_map(|sample| sample.metrics.get("millpond_site_certificate_seconds").copied()).collect();
+    assert!(left.windows(2).any(|pair| pair[0] < 0.0 && pair[1] > 0.0), "it ran out and was renewed: {left:?}");
 }
 
 #[test]

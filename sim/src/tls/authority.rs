@@ -1,12 +1,15 @@
 //! Certificates that are the same in every run of a seed.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use millpond_cluster::{
-    identity::{self, IdentityError, Key, NodeIdentity, Order},
+    identity::{self, IdentityError, Key, Member, NodeIdentity, Order},
     quic::Identity,
 };
-use millpond_core::ids::{Incarnation, Origin};
+use millpond_core::{
+    ids::{Incarnation, Origin},
+    time::Span,
+};
 use millpond_env::Disk;
 
 use crate::world::{clock::EPOCH, core::seed_of};
@@ -23,6 +26,12 @@ impl Authority {
         Authority { seed, authority: identity::Authority::found("site", &key, EPOCH) }
     }
 
+    /// Certificates are valid for so long.
+    #[must_use]
+    pub fn with_validity(self, valid: Span) -> Authority {
+        Authority { authority: self.authority.with_validity(valid), ..self }
+    }
+
     /// Who `name` is, by this authority. The same name gets the same origin, key and certificate each time.
     pub fn issue(&self, name: &str) -> Identity {
         self.node(name).tls()
@@ -36,7 +45,18 @@ impl Authority {
     /// The same as files on the box.
     pub fn papers(&self, name: &str) -> Arc<Papers> {
         let key = Key::new(seed_of(self.seed, &format!("certificate/{name}")));
-        Arc::new(Papers { key, identity: self.node(name) })
+        Arc::new(Papers { key, identity: self.node(name), founds: None })
+    }
+
+    /// Those of the box where the site of these nodes was founded: it issues their certificates from now on.
+    pub fn founding_papers<'a>(&self, name: &str, members: impl Iterator<Item = &'a str>) -> Arc<Papers> {
+        let key = |name: &str| Key::new(seed_of(self.seed, name));
+        let member = |name: &str| {
+            let public_key = key(&format!("certificate/{name}")).public();
+            (self.origin(name), Member { public_key, node: name.to_owned() })
+        };
+        let founds = Some((key("certificate/authority"), members.map(member).collect()));
+        Arc::new(Papers { key: key(&format!("certificate/{name}")), identity: self.node(name), founds })
     }
 
     /// The origin that `name` gets.
@@ -65,6 +85,8 @@ impl Authority {
 pub struct Papers {
     key: Key,
     identity: Arc<NodeIdentity>,
+    /// Where the site was founded: the authority's key, and whom it has certified.
+    founds: Option<(Key, BTreeMap<Origin, Member>)>,
 }
 
 impl Papers {
@@ -77,6 +99,9 @@ impl Papers {
             return Ok(());
         }
         let [certificate, authority] = &self.identity.chain[..] else { return Ok(()) };
+        if let Some((key, members)) = &self.founds {
+            identity::files::save_authority(disk, key, members)?;
+        }
         identity::files::install(disk, &self.key, certificate, authority, Incarnation(lost_disks))
     }
 }

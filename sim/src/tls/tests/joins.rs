@@ -104,7 +104,7 @@ async fn serve_desk(env: Env, identity: NodeIdentity) {
     assert!(identity.founder);
     let options = Options { listen: founder_addr(), identity: Arc::new(identity), provider: provider(&env, "link") };
     let (_transport, mut events) = Transport::open(&env, options).await.unwrap();
-    let desk = Desk::new(env);
+    let desk = Desk::new(env, identity::VALID);
     while let Some(event) = events.recv().await {
         if let Event::Enrol { frame, mut replies, .. } = event {
             let _ = replies.send(desk.answer(frame).await).await;
@@ -181,7 +181,7 @@ fn a_certificate_is_renewed_though_it_has_expired() {
     let env = founder.clone();
     let renewed = site.wait(FOUNDER, &founder, async move {
         let inside = env.clone();
-        env.unblock(move || identity::renew_founder(&inside)).await.unwrap()
+        env.unblock(move || identity::renew_founder(&inside, identity::VALID)).await.unwrap()
     });
     site.world.enter(FOUNDER, || founder.clone().spawn(serve_desk(founder, renewed.unwrap())));
     let env = site.world.boot(OTHERS[0]);

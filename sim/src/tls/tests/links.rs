@@ -285,6 +285,7 @@ fn identity_with_roots(of: &NodeIdentity, ours: &Authority) -> NodeIdentity {
         revoked: BTreeSet::new(),
         first_seeds: Vec::new(),
         expires: of.expires,
+        valid: of.valid,
         founder: false,
     }
 }
