@@ -9,7 +9,7 @@ use std::{
 use crate::support::MILLPOND;
 
 /// Those of them with boxes that belong together.
-const SITES: [&str; 8] = [
+const SITES: [&str; 9] = [
     "node_dies",
     "partition_heals",
     "node_wiped",
@@ -17,9 +17,10 @@ const SITES: [&str; 8] = [
     "flaky_lte",
     "history_epoch",
     "expired_certificate",
+    "version_skew",
     "twenty_boxes",
 ];
-const SHIPPED: [&str; 15] = [
+const SHIPPED: [&str; 16] = [
     "offline_24h",
     "crash_storm",
     "disk_full",
@@ -34,6 +35,7 @@ const SHIPPED: [&str; 15] = [
     "flaky_lte",
     "history_epoch",
     "expired_certificate",
+    "version_skew",
     "twenty_boxes",
 ];
 

@@ -232,6 +232,7 @@ impl Mesh {
     ) -> Result<Mesh, MeshError> {
         let options = Options { listen: config.site.listen, identity: identity.clone(), provider: provider.clone() };
         let (transport, mut events) = Transport::open(&env, options).await?;
+        transport.set_dialect(habits.dialect);
         let advertised = peers::advertised(config, transport.local_addr());
         let disk = env.disk.clone();
         let kept = env.unblock(move || files::save_address(disk.as_ref(), advertised)).await;

@@ -13,6 +13,7 @@
 
 mod config;
 mod dial;
+mod dialect;
 mod frame;
 mod join;
 mod lanes;
@@ -47,6 +48,7 @@ use tokio::sync::mpsc;
 
 use self::{config::Configs, lanes::Lanes, meet::Mark};
 pub use self::{
+    dialect::Dialect,
     frame::LinkError,
     join::{JoinError, join},
     link::{Link, LinkId},
@@ -161,6 +163,7 @@ struct State {
     client: ClientConfig,
     peers: Arc<Peers>,
     revoked: BTreeSet<Origin>,
+    dialect: Dialect,
     links: BTreeMap<Origin, Link>,
     strangers: usize,
     closed: bool,
@@ -183,6 +186,7 @@ impl Transport {
             client,
             peers,
             revoked: identity.revoked.clone(),
+            dialect: Dialect::Own,
             links: BTreeMap::new(),
             strangers: 0,
             closed: false,
@@ -221,6 +225,11 @@ impl Transport {
             link.end(REFUSED, "revoked");
         }
         state.revoked = revoked;
+    }
+
+    /// From the next connection on it speaks so: for rehearsals.
+    pub fn set_dialect(&self, dialect: Dialect) {
+        self.shared.state().dialect = dialect;
     }
 
     /// Shows another certificate from the next handshake on. The origin is the same. An identity that is of no use is not taken.
@@ -344,7 +353,7 @@ impl Shared {
         }
         let lanes = before.map_or_else(|| Arc::new(Lanes::new()), |before| before.lanes().clone());
         let id = LinkId(self.links.fetch_add(1, Ordering::Relaxed));
-        let link = Link::new(peer, id, mark, connection.clone(), lanes);
+        let link = Link::new(peer, id, mark, connection.clone(), (lanes, state.dialect));
         if let Some(before) = state.links.insert(peer, link.clone()) {
             before.retired().cancel();
         }

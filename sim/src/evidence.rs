@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millpond_actors::config::Config;
+use millpond_cluster::habits::Dialect;
 use millpond_core::ids::{Incarnation, Origin};
 use millpond_store::{Reader, Replica, Store};
 
@@ -81,9 +82,10 @@ impl NodeEvidence {
 }
 
 impl Evidence {
-    /// The site that a node belongs to.
+    /// The site that a node belongs to, if it speaks as the others there.
     pub fn site_of(&self, node: &NodeEvidence) -> Option<&str> {
-        self.scenario.nodes.iter().find(|spec| spec.name == node.name)?.site.as_deref()
+        let spec = self.scenario.nodes.iter().find(|spec| spec.name == node.name)?;
+        spec.site.as_deref().filter(|_| spec.wire != Dialect::Alien)
     }
 
     /// A node and the others of its site; a box on its own is alone.

@@ -106,6 +106,7 @@ impl Rehearsal {
                 ..host(&spec.name, at as u8 + 1, Some(disk))
             });
             let mut node = Node::new(spec.name.clone(), id, config.clone(), spec.cores, spec.restart, TOKEN);
+            node.habits.dialect = spec.wire;
             if let Some(operations) = spec.document_operations {
                 node.habits.document_operations = operations;
             }

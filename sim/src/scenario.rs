@@ -8,6 +8,7 @@ mod timeline;
 
 use std::path::PathBuf;
 
+use millpond_cluster::habits::Dialect;
 use millpond_core::time::Span;
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,10 @@ pub struct NodeSpec {
     /// How long the box's first certificate is valid; at the founder's also how long those are that it issues. Default: a year.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_life: Option<Span>,
+    /// `newer`: the box speaks to the others as a later version will, which they understand but for what is new; `alien`: as one with which
+    /// they have nothing in common, so that it is none of them. Default: own.
+    #[serde(default, skip_serializing_if = "is_own")]
+    pub wire: Dialect,
     /// A site whose nodes the box calls with a certificate of an authority of its own. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stranger_to: Option<String>,
@@ -233,6 +238,10 @@ pub struct Expect {
     /// The program of no node may have been started more often.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts_max: Option<u32>,
+}
+
+fn is_own(dialect: &Dialect) -> bool {
+    *dialect == Dialect::Own
 }
 
 fn default_settle() -> Span {

@@ -247,6 +247,11 @@ fn expired_certificate_keeps_its_promises() {
     short("expired_certificate");
 }
 
+#[test]
+fn version_skew_keeps_its_promises() {
+    short("version_skew");
+}
+
 /// Each is what was left of a bug.
 const REGRESSIONS: [(&str, &str); 3] = [
     ("poison_among_others", include_str!("../regressions/poison_among_others.toml")),

@@ -9,13 +9,14 @@ use millpond_actors::config::Config;
 use millpond_core::{
     ids::Origin,
     record::{self, Class},
+    time::Span,
 };
 use millpond_env::Mono;
 use millpond_proto::{
     documents,
     membership::{self, Health},
     replication,
-    wire::{self, Hello, Message},
+    wire::{self, Hello, Message, Reply},
 };
 use millpond_store::{Put, ReadError, Reader, Table};
 use tokio::sync::mpsc;
@@ -27,6 +28,8 @@ use super::{
 };
 use crate::transport::{Link, LinkId};
 
+/// How long an answer may take to a question that is asked only to see how it is passed over.
+const PATIENCE: Span = Span::from_secs(5);
 /// Rows of [`Table::Meta`] with where peers were reached last: this prefix and the origin.
 const PEER_PREFIX: &[u8] = b"peer/";
 
@@ -52,9 +55,10 @@ impl State {
             self.replicate(replication::Input::PeerDown(peer));
             self.document(documents::Input::PeerDown(peer));
         }
+        let (version, oldest) = self.dialect.versions();
         let hello = Hello {
-            version: wire::VERSION,
-            oldest: wire::OLDEST,
+            version,
+            oldest,
             incarnation: self.node.incarnation,
             name: self.config.node.name.clone(),
             wall_ms: self.env.wall().as_millis(),
@@ -110,9 +114,10 @@ impl State {
     }
 
     pub(super) fn hello(&mut self, from: Origin, hello: Hello) {
+        let (version, oldest) = self.dialect.versions();
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        if hello.oldest > wire::VERSION || hello.version < wire::OLDEST {
-            tracing::warn!(peer = %from.short(), theirs = hello.version, ours = wire::VERSION, "a peer speaks another version");
+        if hello.oldest > version || hello.version < oldest {
+            tracing::warn!(peer = %from.short(), theirs = hello.version, ours = version, "a peer speaks another version");
             return peer.link.close("no common version");
         }
         peer.hello = Some(hello);
@@ -136,6 +141,24 @@ impl State {
                 self.addrs.insert(peer, addr);
                 self.transport.dial(vec![addr]);
             }
+        }
+    }
+
+    /// What only a node of a later version says, to each peer: as a message, about documents, and as a question. See [`crate::transport::Dialect`].
+    pub(super) fn say_unknown(&self) {
+        let Some(unknown) = self.dialect.unknown() else { return };
+        for peer in self.peers.values() {
+            let link = peer.link.clone();
+            link.send(Class::State, unknown.clone());
+            link.send(Class::State, wire::encode(&Message::Document(unknown.clone())));
+            let (env, unknown) = (self.env.clone(), unknown.clone());
+            self.env.spawn(async move {
+                let answer = async { link.request(Class::State, unknown).await.ok()?.next().await.ok()? };
+                let answer = env.timeout(PATIENCE, answer).await.ok().flatten();
+                let known = answer
+                    .is_some_and(|frame| wire::decode::<Reply>(&frame).is_ok_and(|reply| reply == Reply::Unknown));
+                tracing::debug!(peer = %link.peer().short(), known, "a question of a later version was answered");
+            });
         }
     }
 

@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     identity::{Desk, NodeIdentity},
-    transport::{Event, Link, Transport},
+    transport::{Dialect, Event, Link, Transport},
 };
 
 /// How often somebody who is known, and to whom there is no link, is called.
@@ -150,6 +150,7 @@ pub(crate) struct State {
     arriving: Vec<(Vec<String>, oneshot::Sender<Arrival>)>,
     pub(super) metrics: MeshMetrics,
     pub(super) upkeep: Upkeep,
+    pub(super) dialect: Dialect,
 }
 
 impl State {
@@ -226,6 +227,7 @@ impl State {
             reports,
             adoptions: Adoptions::default(),
             metrics,
+            dialect: habits.dialect,
         };
         state.resolve_seeds();
         state.own_homes(last[Track::Results as usize])?;
@@ -332,6 +334,7 @@ impl State {
             self.pinged_at = now;
             let sent_ns = now.0;
             self.peers.keys().for_each(|peer| self.say(*peer, Class::Alert, &Message::Ping { sent_ns }));
+            self.say_unknown();
         }
         self.define();
         self.settle();

@@ -18,7 +18,7 @@ use rustls::{
 };
 
 use super::{
-    Event, GOODBYE, JOIN_ALPN, MALFORMED, MEETING, Shared, config, frame, meet,
+    Dialect, Event, GOODBYE, JOIN_ALPN, MALFORMED, MEETING, Shared, config, frame, meet,
     request::{Replies, ReplyFrames},
 };
 use crate::{
@@ -121,7 +121,7 @@ pub(super) async fn serve(shared: &Shared, connection: Connection) {
     let Ok(Some((send, frame))) = question.await else {
         return connection.close(VarInt::from_u32(MALFORMED), b"no question");
     };
-    let replies = Replies::new(send, None);
+    let replies = Replies::new(send, Dialect::Own, None);
     if shared.tell(Event::Enrol { from: connection.remote_address(), frame, replies }).await.is_ok() {
         let _ = shared.env.timeout(ANSWER, connection.closed()).await;
     }

@@ -7,7 +7,7 @@ use millpond_core::{ids::Origin, record::Class, time::Span};
 use quinn::{Connection, VarInt};
 use tokio_util::sync::CancellationToken;
 
-use super::{DATAGRAM_BYTES_MAX, GOODBYE, frame::LinkError, lanes::Lanes, meet::Mark, request::ReplyFrames};
+use super::{DATAGRAM_BYTES_MAX, Dialect, GOODBYE, frame::LinkError, lanes::Lanes, meet::Mark, request::ReplyFrames};
 
 /// Tells the connections of a node's life apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,13 +23,20 @@ struct Inner {
     mark: Mark,
     connection: Connection,
     lanes: Arc<Lanes>,
+    dialect: Dialect,
     /// Another connection to the same peer takes over.
     retired: CancellationToken,
 }
 
 impl Link {
-    pub(super) fn new(peer: Origin, id: LinkId, mark: Mark, connection: Connection, lanes: Arc<Lanes>) -> Link {
-        Link(Arc::new(Inner { peer, id, mark, connection, lanes, retired: CancellationToken::new() }))
+    pub(super) fn new(
+        peer: Origin,
+        id: LinkId,
+        mark: Mark,
+        connection: Connection,
+        (lanes, dialect): (Arc<Lanes>, Dialect),
+    ) -> Link {
+        Link(Arc::new(Inner { peer, id, mark, connection, lanes, dialect, retired: CancellationToken::new() }))
     }
 
     pub fn peer(&self) -> Origin {
@@ -64,7 +71,7 @@ impl Link {
     ///
     /// The queues are those of the pair of nodes: when another connection takes over, the frames of this one go there.
     pub fn send(&self, class: Class, frame: Bytes) -> bool {
-        self.0.lanes.push(class, frame)
+        self.0.lanes.push(class, self.0.dialect.speak(frame))
     }
 
     /// Asks the peer. Waits while as many requests as there may be are under way; the caller sets the limit of time.
@@ -72,7 +79,7 @@ impl Link {
     /// # Errors
     /// When the connection is over.
     pub async fn request(&self, class: Class, frame: Bytes) -> Result<ReplyFrames, LinkError> {
-        ReplyFrames::ask(&self.0.connection, class, frame).await
+        ReplyFrames::ask(&self.0.connection, class, self.0.dialect.speak(frame)).await
     }
 
     pub fn close(&self, why: &str) {
@@ -89,6 +96,10 @@ impl Link {
 
     pub(super) fn lanes(&self) -> &Arc<Lanes> {
         &self.0.lanes
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.0.dialect
     }
 
     pub(super) fn mark(&self) -> &Mark {

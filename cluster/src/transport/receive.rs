@@ -96,7 +96,7 @@ async fn request(
     let Some(length) = frame::read_length(&mut stream, FRAME_BYTES_MAX).await? else { return Ok(()) };
     let credit = take(&credits.requests, length).await?;
     let frame = frame::read_body(&mut stream, length).await?;
-    let replies = Replies::new(send, Some(credit));
+    let replies = Replies::new(send, link.dialect(), Some(credit));
     shared.tell(Event::Request { from: link.peer(), link: link.id(), class, frame, replies }).await
 }
 

@@ -7,7 +7,7 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
-    ABANDONED, MALFORMED,
+    ABANDONED, Dialect, MALFORMED,
     frame::{self, LinkError, priority},
 };
 
@@ -51,13 +51,14 @@ impl ReplyFrames {
 #[derive(Debug)]
 pub struct Replies {
     stream: Option<SendStream>,
+    dialect: Dialect,
     /// Kept until the request is answered.
     _credit: Option<OwnedSemaphorePermit>,
 }
 
 impl Replies {
-    pub(super) fn new(stream: SendStream, credit: Option<OwnedSemaphorePermit>) -> Replies {
-        Replies { stream: Some(stream), _credit: credit }
+    pub(super) fn new(stream: SendStream, dialect: Dialect, credit: Option<OwnedSemaphorePermit>) -> Replies {
+        Replies { stream: Some(stream), dialect, _credit: credit }
     }
 
     /// Waits while the other side does not fetch what was sent before.
@@ -66,7 +67,7 @@ impl Replies {
     /// When the connection is over, the other side wants no more, or the frame is too long.
     pub async fn send(&mut self, frame: Bytes) -> Result<(), LinkError> {
         match &mut self.stream {
-            Some(stream) => frame::write(stream, frame).await,
+            Some(stream) => frame::write(stream, self.dialect.speak(frame)).await,
             None => Err(LinkError::Abandoned),
         }
     }
