@@ -28,6 +28,8 @@ use super::{
 };
 use crate::transport::{Link, LinkId};
 
+/// How long somebody is not called with whom there is no common version. It calls itself when it has another one.
+const UNLIKE: Span = Span::from_secs(60);
 /// How long an answer may take to a question that is asked only to see how it is passed over.
 const PATIENCE: Span = Span::from_secs(5);
 /// Rows of [`Table::Meta`] with where peers were reached last: this prefix and the origin.
@@ -64,7 +66,9 @@ impl State {
             wall_ms: self.env.wall().as_millis(),
         };
         self.say(peer, Class::Alert, &Message::Hello(hello));
-        self.member(membership::Input::Join { origin: peer, addr: remote });
+        if !self.unlike.contains_key(&remote) {
+            self.member(membership::Input::Join { origin: peer, addr: remote });
+        }
         self.metrics.links.set(self.peers.len() as i64);
     }
 
@@ -118,10 +122,15 @@ impl State {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         if hello.oldest > version || hello.version < oldest {
             tracing::warn!(peer = %from.short(), theirs = hello.version, ours = version, "a peer speaks another version");
-            return peer.link.close("no common version");
+            self.unlike.insert(peer.link.remote(), self.env.now());
+            peer.link.close("no common version");
+            return self.member(membership::Input::Left(from));
         }
         peer.hello = Some(hello);
         let addr = peer.link.remote();
+        if self.unlike.remove(&addr).is_some() {
+            self.member(membership::Input::Join { origin: from, addr });
+        }
         self.ask_homes(from);
         self.replicate(replication::Input::PeerUp(from));
         self.document(documents::Input::PeerUp(from));
@@ -209,7 +218,9 @@ impl State {
             known.extend(&self.identity.first_seeds);
         }
         let own = advertised(&self.config, self.transport.local_addr());
-        for addr in known.difference(&linked).filter(|addr| **addr != own) {
+        let unlike =
+            |addr: &SocketAddr| self.unlike.get(addr).is_some_and(|since| self.dialled_at.since(*since) < UNLIKE);
+        for addr in known.difference(&linked).filter(|addr| **addr != own && !unlike(addr)) {
             self.transport.dial(vec![*addr]);
         }
     }

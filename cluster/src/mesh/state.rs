@@ -140,6 +140,8 @@ pub(crate) struct State {
     pub(super) reports: mpsc::UnboundedSender<pen::Job>,
     pub(super) adoptions: Adoptions,
     pub(super) permits: Arc<Semaphore>,
+    /// Where somebody answered with whom there is no common version, and when.
+    pub(super) unlike: BTreeMap<SocketAddr, Mono>,
     pub(super) dialled_at: Mono,
     pinged_at: Mono,
     pub(super) checkpoint: Seq,
@@ -194,6 +196,7 @@ impl State {
             settling: Settling::new(env.now()),
             definitions: Definitions::at_start(),
             arriving: Vec::new(),
+            unlike: BTreeMap::new(),
             dialled_at: Mono(0),
             pinged_at: env.now(),
             permits: Arc::new(Semaphore::new(serve::PERMITS)),
@@ -300,7 +303,13 @@ impl State {
             Event::Connected(link) => self.connected(link),
             Event::Closed { peer, link, why } => self.closed(peer, link, &why),
             Event::DialFailed { addrs, why } => tracing::debug!(?addrs, why, "a peer was not reached"),
-            Event::Datagram { from, bytes } => self.member(membership::Input::Datagram { from, bytes: &bytes }),
+            // With whom there is no common version is no member.
+            Event::Datagram { from, bytes } => {
+                let addr = self.peers.get(&from).map(|peer| peer.link.remote());
+                if addr.is_none_or(|addr| !self.unlike.contains_key(&addr)) {
+                    self.member(membership::Input::Datagram { from, bytes: &bytes });
+                }
+            }
             Event::Message { from, link, frame, credit, .. } => {
                 if self.peers.get(&from).is_none_or(|peer| peer.link.id() != link) {
                     return;

@@ -232,6 +232,20 @@ down = "1s"
 }
 
 #[test]
+fn with_whom_there_is_no_common_version_is_no_member_and_disturbs_nobody() {
+    let text = site("local", "", "").replace("watch = \"5s\"", "watch = \"500ms\"");
+    let text = text.replace("name = \"west\"\n", "name = \"west\"\nwire = \"alien\"\n");
+    let text = text.replace("others = [\"south\", \"west\"]", "").replace("others = [\"west\", \"north\"]", "");
+    let outcome = run(&text, 1);
+    assert!(outcome.report.kept(), "{:#?}", outcome.report.broken);
+    for (node, members) in outcome.evidence.nodes.iter().zip([2.0, 2.0, 1.0]) {
+        let most = node.samples.iter().filter_map(|sample| sample.metrics.get("millpond_site_members").copied());
+        assert_eq!(most.fold(0.0, f64::max), members, "{}", node.name);
+        assert_eq!(node.samples.last().expect("it was watched").metrics["millpond_site_links"], members - 1.0);
+    }
+}
+
+#[test]
 fn what_is_left_out_altogether_is_taken_back() {
     let mut plan = super::plan(crate::scenario::shipped("partition_heals").expect("it is shipped").text);
     plan.scenario = plan.scenario.brief();
