@@ -159,7 +159,10 @@ impl State {
             return;
         }
         let mut links = Vec::new();
-        for origin in self.addrs.keys().filter(|origin| **origin != self.me && !self.upkeep.revoked.contains(origin)) {
+        for (origin, addr) in &self.addrs {
+            if *origin == self.me || self.upkeep.revoked.contains(origin) || self.unlike.contains_key(addr) {
+                continue;
+            }
             let other = self.settling.others.get(origin);
             let peer = self.peers.get(origin).and_then(|peer| Some((&peer.link, peer.hello.as_ref()?)));
             match peer {

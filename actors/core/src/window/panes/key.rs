@@ -94,7 +94,11 @@ impl Key {
     pub fn take_back(&mut self, definition: &super::Definition, pane: &Pane, out: &mut Vec<WindowEffect>) {
         let at = (pane.end.0, pane.start.0);
         let content = self.content(definition, at);
-        let Some(state) = self.panes.get_mut(&at).filter(|state| !state.ahead.is_empty()) else { return };
+        let Some(state) = self.panes.get_mut(&at) else { return };
+        let Some((_, last)) = state.ahead.last() else { return };
+        if [false, true].iter().any(|open| *last == digest_of_pane(&content.metrics, *open)) {
+            return;
+        }
         if content.metrics.is_empty() {
             self.due.remove(&at);
             say(definition, &pane.key, at, content, false, state, out);
