@@ -35,6 +35,8 @@ pub enum Bug {
     ForgetToAnnounce,
     /// Takes a later epoch of a document in place of its own without what it alone knows.
     ForgetUnsentEdits,
+    /// Gives another site whatever it asks for.
+    ForgetTerms,
 }
 
 impl Bug {
@@ -54,6 +56,7 @@ impl Bug {
         Bug::SkipIdentityCheck,
         Bug::ForgetToAnnounce,
         Bug::ForgetUnsentEdits,
+        Bug::ForgetTerms,
     ];
 }
 

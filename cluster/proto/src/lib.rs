@@ -5,6 +5,7 @@ pub mod membership;
 pub mod placement;
 pub mod ranges;
 pub mod replication;
+pub mod sites;
 pub mod twin;
 pub mod wire;
 
