@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod edge;
+pub mod other_sites;
 pub mod settings;
 pub mod site;
 pub mod upkeep;

@@ -48,7 +48,7 @@ pub trait Others: Send + Sync + 'static {
     async fn arrive(&self, devices: &[String]) -> (Vec<Known>, Vec<Home>);
 
     /// What operators and devices want to know or do. `what` is one of `members`, `ledger`, `conflicts`, `resolve`, `texts`, `text`,
-    /// `put_text`, `remove_text`, `devices`, `device`, `register`, `delete`, `twin`, `desired`, `report`, `command`, `commands`,
+    /// `put_text`, `remove_text`, `devices`, `device`, `other_site`, `register`, `delete`, `twin`, `desired`, `report`, `command`, `commands`,
     /// `command_status` and `answer`; what it changes is on disk when the answer comes.
     async fn operate(&self, what: &str, body: Json) -> Result<Json, AskError>;
 

@@ -32,6 +32,7 @@ use rustls::{
 };
 
 use self::authority::BACKDATED;
+pub(crate) use self::trusted::{load_revoked_of, save_revoked_of};
 pub use self::{
     authority::{Authority, Order, VALID},
     certificate::{BadCertificate, Subject, fingerprint, read_origin},
@@ -41,9 +42,10 @@ pub use self::{
     key::Key,
     revocation::{REVOKED_MAX, Revocations},
     token::{ADDRESSES_MAX, BadToken, Token},
-    trusted::{Trusted, is_file_name, load_trusted, save_trusted},
+    trusted::{Trusted, is_address, is_file_name, load_trusted, remove_trusted, save_trusted},
 };
 use crate::quic::Identity;
+pub use millpond_proto::sites::terms::Terms;
 
 /// The cryptography of the real world. A simulation brings one whose random numbers come from its seed.
 pub fn provider() -> Arc<CryptoProvider> {

@@ -5,4 +5,7 @@ pub mod identity;
 pub mod mesh;
 pub mod node;
 pub mod quic;
+pub(crate) mod sites;
 pub mod transport;
+
+pub use sites::FOLDER as OTHER_SITES_FOLDER;

@@ -19,13 +19,14 @@
 
 mod adoption;
 mod asking;
-mod copies;
+pub(crate) mod copies;
 mod copying;
 mod documents;
 mod elsewhere;
 mod fetch;
 mod gone;
 mod homes;
+mod offering;
 mod orders;
 mod others;
 mod peers;
@@ -33,7 +34,7 @@ mod pen;
 mod push;
 mod report;
 mod requests;
-mod runs;
+pub(crate) mod runs;
 mod serve;
 mod settling;
 mod state;
@@ -69,10 +70,12 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::oneshot;
 
 pub use self::copies::{FOLDER, life_of};
+pub(crate) use self::offering::OnOffer;
 use self::{others::MeshOthers, state::State};
 use crate::{
     habits::Habits,
     identity::{IdentityError, NodeIdentity, files},
+    sites::{self, Sites},
     transport::{Event, OpenError, Options, Transport},
 };
 
@@ -85,6 +88,7 @@ pub struct Mesh {
     pub addr: SocketAddr,
     actor: ActorRef<MeshMsg>,
     transport: Transport,
+    sites: Sites,
     env: Env,
 }
 
@@ -156,6 +160,12 @@ pub(crate) enum MeshMsg {
         silent: BTreeSet<Origin>,
         reply: oneshot::Sender<elsewhere::Plan>,
     },
+    /// What this node could give to another site.
+    OnOffer(oneshot::Sender<Vec<OnOffer>>),
+    /// The links to the other nodes of the site.
+    Links(oneshot::Sender<Vec<crate::transport::Link>>),
+    /// What is exchanged with other sites, once, at the start.
+    Sites(Sites),
     Operate {
         what: String,
         body: Json,
@@ -255,9 +265,15 @@ impl Mesh {
         };
         let started = Actor::spawn(None, MeshActor, arguments).await;
         let (actor, _) = started.map_err(|error| MeshError::Actor(error.to_string()))?;
-        let to = actor.clone();
+        let sites = open_sites(&env, config, &transport, &actor, running).await?;
+        let _ = actor.cast(MeshMsg::Sites(sites.clone()));
+        let (to, others) = (actor.clone(), sites.clone());
         env.spawn(async move {
             while let Some(event) = events.recv().await {
+                if let Event::OtherSite { site, from, frame, replies } = event {
+                    others.asked(&site, from, &frame, replies);
+                    continue;
+                }
                 if to.cast(MeshMsg::Event(event)).is_err() {
                     return;
                 }
@@ -272,18 +288,37 @@ impl Mesh {
                 }
             }
         });
-        running.site.join(Arc::new(MeshOthers::new(env.clone(), actor.clone(), copies)));
-        Ok(Mesh { addr: transport.local_addr(), actor, transport, env })
+        running.site.join(Arc::new(MeshOthers::new(env.clone(), actor.clone(), copies, sites.clone())));
+        Ok(Mesh { addr: transport.local_addr(), actor, transport, sites, env })
     }
 
     /// Says goodbye and ends.
     pub async fn stop(self) {
+        self.sites.stop();
         let (reply, told) = oneshot::channel();
         if self.actor.cast(MeshMsg::Stop(reply)).is_ok() {
             let _ = self.env.timeout(GOODBYE, told).await;
         }
         let _ = self.env.timeout(GOODBYE, self.transport.close()).await;
         self.actor.stop(None);
+    }
+}
+
+async fn open_sites(
+    env: &Env,
+    config: &Config,
+    transport: &Transport,
+    actor: &ActorRef<MeshMsg>,
+    running: &Running,
+) -> Result<Sites, MeshError> {
+    let (inside, config, transport, actor) = (env.clone(), config.clone(), transport.clone(), actor.clone());
+    let (settings, registry) = (running.settings.clone(), running.registry.clone());
+    let opened = env.unblock(move || Sites::open(inside, &config, transport, actor, settings, &registry)).await;
+    match opened {
+        Some(Ok(sites)) => Ok(sites),
+        Some(Err(sites::OpenError::Metrics(error))) => Err(error.into()),
+        Some(Err(sites::OpenError::Copies(error))) => Err(MeshError::Copies(error)),
+        None => Err(MeshError::Copies(std::io::ErrorKind::Interrupted.into())),
     }
 }
 

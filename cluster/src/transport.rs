@@ -6,7 +6,7 @@
 //!
 //! What must stay true:
 //! 1. A peer is who its certificate says, by the authority of this node's site, and is not revoked. Nobody else's bytes become events,
-//!    but for the one frame of who wants to join.
+//!    but for the one frame of who wants to join, and questions of nodes of other sites that are trusted ([`sites`]).
 //! 2. Both nodes of a pair settle on the same connection ([`meet`]).
 //! 3. Memory per peer is bounded: queues by class out, credit by class in.
 //! 4. What breaks the protocol ends that connection and nothing else.
@@ -21,6 +21,7 @@ mod link;
 mod meet;
 mod receive;
 mod request;
+mod sites;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,6 +55,7 @@ pub use self::{
     link::{Link, LinkId},
     receive::Credit,
     request::{Replies, ReplyFrames},
+    sites::{OtherSite, SiteLink},
 };
 use crate::{
     identity::NodeIdentity,
@@ -132,6 +134,13 @@ pub enum Event {
         frame: Bytes,
         replies: Replies,
     },
+    /// A node of another site, which is trusted, asks for something.
+    OtherSite {
+        site: String,
+        from: Origin,
+        frame: Bytes,
+        replies: Replies,
+    },
     /// Somebody without a certificate that counts wants one.
     Enrol {
         from: SocketAddr,
@@ -160,6 +169,8 @@ pub(crate) struct Shared {
 
 struct State {
     origin: Origin,
+    identity: Arc<NodeIdentity>,
+    others: Vec<sites::Other>,
     client: ClientConfig,
     peers: Arc<Peers>,
     revoked: BTreeSet<Origin>,
@@ -176,7 +187,7 @@ impl Transport {
     /// When the address is taken, or the identity is of no use.
     pub async fn open(env: &Env, options: Options) -> Result<(Transport, mpsc::Receiver<Event>), OpenError> {
         let Options { listen, identity, provider } = options;
-        let Configs { server, client, peers } = config::configs(env, "link", &provider, &identity)?;
+        let Configs { server, client, peers } = config::configs(env, "link", &provider, &identity, &[])?;
         let socket = env.net.bind(listen).await.map_err(|error| OpenError::Listen(error, listen))?;
         let endpoint = quic::endpoint(env, "link", socket, Some(server));
         let endpoint = endpoint.map_err(|error| OpenError::Listen(error, listen))?;
@@ -185,8 +196,10 @@ impl Transport {
             origin: identity.origin,
             client,
             peers,
+            others: Vec::new(),
             revoked: identity.revoked.clone(),
             dialect: Dialect::Own,
+            identity,
             links: BTreeMap::new(),
             strangers: 0,
             closed: false,
@@ -236,14 +249,27 @@ impl Transport {
     ///
     /// # Errors
     /// When the identity is of no use.
-    pub fn replace_identity(&self, identity: &NodeIdentity) -> Result<(), OpenError> {
-        let shared = &self.shared;
-        let purpose = format!("link/{}", shared.identities.fetch_add(1, Ordering::Relaxed));
-        let Configs { server, client, peers } = config::configs(&shared.env, &purpose, &shared.provider, identity)?;
-        shared.endpoint.set_server_config(Some(server));
-        let mut state = shared.state();
-        (state.client, state.peers) = (client, peers);
-        Ok(())
+    pub fn replace_identity(&self, identity: &Arc<NodeIdentity>) -> Result<(), OpenError> {
+        let others = self.shared.state().others.iter().map(sites::Other::trusted).collect();
+        self.shared.begin_anew(identity, others)
+    }
+
+    /// Whose nodes may ask for records besides, and be asked for theirs. The connections to a site that is left out, and to one that has another
+    /// authority now, end.
+    ///
+    /// # Errors
+    /// When an authority is of no use. Then nothing has changed.
+    pub fn set_others(&self, others: Vec<OtherSite>) -> Result<(), OpenError> {
+        let identity = self.shared.state().identity.clone();
+        self.shared.begin_anew(&identity, others)
+    }
+
+    /// Connects to a node of another site at the first of these addresses that leads to one.
+    ///
+    /// # Errors
+    /// When none does, in words.
+    pub async fn call(&self, site: &str, addrs: &[SocketAddr]) -> Result<SiteLink, String> {
+        sites::call(&self.shared, site, addrs).await
     }
 
     /// Says goodbye to all peers and ends everything.
@@ -288,6 +314,14 @@ async fn handshake(shared: Arc<Shared>, incoming: Incoming) {
         shared.state().strangers -= 1;
         return;
     }
+    if protocol_of(&connection).as_deref() == Some(millpond_proto::sites::ALPN) {
+        let admitted = sites::welcome(&shared, &connection);
+        shared.state().strangers -= 1;
+        return match admitted {
+            Ok(visitor) => sites::serve(&shared, connection, visitor).await,
+            Err(why) => connection.close(VarInt::from_u32(REFUSED), why.as_bytes()),
+        };
+    }
     let admitted = meet::welcome(&shared, connection).await;
     shared.state().strangers -= 1;
     if let Some(link) = admitted {
@@ -303,6 +337,19 @@ fn protocol_of(connection: &Connection) -> Option<Vec<u8>> {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin_anew(&self, identity: &Arc<NodeIdentity>, others: Vec<OtherSite>) -> Result<(), OpenError> {
+        let purpose = format!("link/{}", self.identities.fetch_add(1, Ordering::Relaxed));
+        let authorities: Vec<CertificateDer<'static>> = others.iter().map(|other| other.authority.clone()).collect();
+        let configs = config::configs(&self.env, &purpose, &self.provider, identity, &authorities)?;
+        let new = sites::others(self, &purpose, identity, others)?;
+        self.endpoint.set_server_config(Some(configs.server));
+        let mut state = self.state();
+        let before = std::mem::take(&mut state.others);
+        state.others = sites::replaced(before, new);
+        (state.client, state.peers, state.identity) = (configs.client, configs.peers, identity.clone());
+        Ok(())
     }
 
     /// # Errors

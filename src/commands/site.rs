@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use millpond_cluster::identity::{self, Newcomer, Trusted, is_file_name};
+use millpond_cluster::identity::{self, Newcomer, Terms, Trusted, is_file_name};
 use millpond_core::record::Class;
 
 use super::node::{identity_told, newcomer_of};
@@ -70,11 +70,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             eprintln!("Next: start the node, then `millpond node invite` for each other one.");
         }
         What::Trust { certificate, exchange, data } => {
-            let classes = classes_of(&exchange)?;
+            let terms = Terms { classes: classes_of(&exchange)?, devices: vec!["*".to_owned()] };
             let bytes = os::read(&certificate).map_err(|error| {
                 Told::new(format!("cannot read {}", certificate.display())).failure(Failure::NoInput).because(error)
             })?;
-            let trusted = Trusted::new(&String::from_utf8_lossy(&bytes), classes).map_err(identity_told)?;
+            let trusted = Trusted::new(&String::from_utf8_lossy(&bytes), terms).map_err(identity_told)?;
             let env = World::new(&data)?;
             identity::save_trusted(env.disk.as_ref(), &trusted).map_err(identity_told)?;
             eprintln!("Site {} is trusted with: {}.", trusted.site, exchange.join(", "));

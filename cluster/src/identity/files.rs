@@ -9,7 +9,8 @@
 //! revoked.signed  those that the authority says, with its signature (MessagePack)
 //! seeds           where the node was reached that let this one in, one address per line
 //! address         where the running node says that others reach it
-//! trusted/NAME.toml   another site: its authority, and what may be exchanged with it
+//! trusted/NAME.toml   another site: its authority, and what is exchanged with it
+//! trusted/NAME.revoked  the nodes that its authority has revoked, with its signature (MessagePack)
 //! authority.key   where the site was founded: the key of the authority (PEM, PKCS #8)
 //! members         there too: origin, public key and name of each node that was certified, one per line
 //! invites/HASH    there too: an invitation by the SHA-256 of its secret; when it expires, in milliseconds since 1970

@@ -1,7 +1,17 @@
-//! Other sites with which this one exchanges something: `identity/trusted/NAME.toml`.
+//! Other sites with which this one exchanges records: `identity/trusted/NAME.toml`.
+//!
+//! ```toml
+//! site = "plant-8"
+//! classes = ["alert", "pane"]         # what its nodes may have of this site's records,
+//! devices = ["press-*", "oven-*"]     # and of which devices; default: all
+//! addresses = ["10.1.0.5:7800"]       # where this node fetches that site's records; default: it does not
+//! take = ["alert", "pane"]            # of which classes; default: all that the other site lets it have
+//! authority = """-----BEGIN CERTIFICATE-----…"""
+//! ```
 
 use millpond_core::record::Class;
 use millpond_env::Disk;
+use millpond_proto::sites::terms::{ALL_DEVICES, Terms};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
@@ -10,17 +20,23 @@ use super::{
     enrolment::is_name,
     files::{IdentityError, damaged, failed},
     pem,
+    revocation::Revocations,
 };
 
 const TRUSTED: &str = "identity/trusted";
 
-/// A site whose nodes are believed, and what may be exchanged with them.
+/// A site whose nodes are believed, and what is exchanged with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trusted {
     pub site: String,
     /// The certificate of its authority.
     pub authority: CertificateDer<'static>,
-    pub classes: Vec<Class>,
+    /// What its nodes may have.
+    pub terms: Terms,
+    /// Nodes of it that are asked, as `host:port`.
+    pub addresses: Vec<String>,
+    /// What they are asked for.
+    pub take: Vec<Class>,
 }
 
 /// As it stands in the file.
@@ -29,22 +45,36 @@ pub struct Trusted {
 struct File {
     site: String,
     classes: Vec<Class>,
+    #[serde(default = "all_devices")]
+    devices: Vec<String>,
+    #[serde(default)]
+    addresses: Vec<String>,
+    #[serde(default = "all_classes")]
+    take: Vec<Class>,
     authority: String,
 }
 
+fn all_devices() -> Vec<String> {
+    vec![ALL_DEVICES.to_owned()]
+}
+
+fn all_classes() -> Vec<Class> {
+    Class::ALL.to_vec()
+}
+
 impl Trusted {
-    /// The site of a certificate in PEM.
+    /// The site of a certificate in PEM, of which nothing is fetched yet.
     ///
     /// # Errors
     /// When it is not that of an authority, or names a site that no file can be named after.
-    pub fn new(authority: &str, classes: Vec<Class>) -> Result<Trusted, IdentityError> {
+    pub fn new(authority: &str, terms: Terms) -> Result<Trusted, IdentityError> {
         let bad = || damaged(TRUSTED, "not the certificate of a site's authority in PEM");
         let authority = pem::certificate(authority.as_bytes()).ok_or_else(bad)?;
         let site = site_of(&authority).map_err(|_| bad())?;
         if !is_file_name(&site) {
             return Err(damaged(TRUSTED, format!("{site:?} cannot be the name of a file")));
         }
-        Ok(Trusted { site, authority, classes })
+        Ok(Trusted { site, authority, terms, addresses: Vec::new(), take: all_classes() })
     }
 }
 
@@ -55,15 +85,43 @@ pub fn is_file_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
+/// Whether it can be an address of a node: `host:port`.
+pub fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(char::is_whitespace) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
+}
+
+fn path_of(site: &str) -> String {
+    format!("{TRUSTED}/{site}.toml")
+}
+
+fn path_of_revoked(site: &str) -> String {
+    format!("{TRUSTED}/{site}.revoked")
+}
+
 /// Keeps a site, in the place of what was there under its name. Blocks.
 ///
 /// # Errors
 /// When the disk refuses.
 pub fn save_trusted(disk: &dyn Disk, trusted: &Trusted) -> Result<(), IdentityError> {
-    let authority = pem::encode(pem::CERTIFICATE, &trusted.authority);
-    let file = File { site: trusted.site.clone(), classes: trusted.classes.clone(), authority };
+    let Trusted { site, authority, terms, addresses, take } = trusted.clone();
+    let authority = pem::encode(pem::CERTIFICATE, &authority);
+    let file = File { classes: terms.classes, devices: terms.devices, addresses, take, authority, site };
     let text = toml::to_string(&file).map_err(|error| damaged(TRUSTED, error.to_string()))?;
-    disk.write(&format!("{TRUSTED}/{}.toml", trusted.site), text.as_bytes()).map_err(failed(TRUSTED))
+    disk.write(&path_of(&trusted.site), text.as_bytes()).map_err(failed(TRUSTED))
+}
+
+/// Forgets a site; `false` when there is none of this name. Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn remove_trusted(disk: &dyn Disk, site: &str) -> Result<bool, IdentityError> {
+    let file = format!("{site}.toml");
+    if !is_file_name(site) || !disk.list(TRUSTED).map_err(failed(TRUSTED))?.contains(&file) {
+        return Ok(false);
+    }
+    disk.remove(&path_of(site)).map_err(failed(TRUSTED)).map(|()| true)
 }
 
 /// Blocks.
@@ -74,13 +132,31 @@ pub fn load_trusted(disk: &dyn Disk) -> Result<Vec<Trusted>, IdentityError> {
     let mut all = Vec::new();
     for name in disk.list(TRUSTED).map_err(failed(TRUSTED))?.iter().filter(|name| name.ends_with(".toml")) {
         let Some(bytes) = disk.read(&format!("{TRUSTED}/{name}")).map_err(failed(TRUSTED))? else { continue };
-        let text = String::from_utf8(bytes).map_err(|_| damaged(TRUSTED, format!("{name} is not text")))?;
-        let file: File = toml::from_str(&text).map_err(|error| damaged(TRUSTED, format!("{name}: {error}")))?;
-        let trusted = Trusted::new(&file.authority, file.classes)?;
-        if trusted.site != file.site {
-            return Err(damaged(TRUSTED, format!("{name}: the certificate is that of {}", trusted.site)));
+        let wrong = |why: String| damaged(TRUSTED, format!("{name}: {why}"));
+        let text = String::from_utf8(bytes).map_err(|_| wrong("it is not text".to_owned()))?;
+        let file: File = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let trusted = Trusted::new(&file.authority, Terms { classes: file.classes, devices: file.devices })?;
+        if trusted.site != file.site || path_of(&file.site) != format!("{TRUSTED}/{name}") {
+            return Err(wrong(format!("the certificate is that of {}", trusted.site)));
         }
-        all.push(trusted);
+        if let Some(address) = file.addresses.iter().find(|address| !is_address(address)) {
+            return Err(wrong(format!("{address:?} is no address such as 10.1.0.5:7800")));
+        }
+        all.push(Trusted { addresses: file.addresses, take: file.take, ..trusted });
     }
     Ok(all)
+}
+
+/// The longest list of revoked nodes that the site's authority has signed, as far as it came here. Blocks.
+pub(crate) fn load_revoked_of(disk: &dyn Disk, trusted: &Trusted) -> Revocations {
+    let read = disk.read(&path_of_revoked(&trusted.site)).ok().flatten();
+    read.and_then(|bytes| Revocations::read(&bytes, &trusted.authority)).unwrap_or_default()
+}
+
+/// Blocks.
+///
+/// # Errors
+/// When the disk refuses.
+pub(crate) fn save_revoked_of(disk: &dyn Disk, site: &str, list: &Revocations) -> Result<(), IdentityError> {
+    disk.write(&path_of_revoked(site), &list.encode()).map_err(failed(TRUSTED))
 }

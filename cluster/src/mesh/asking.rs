@@ -11,7 +11,7 @@ use millpond_proto::wire::{self, Reply as Said, Request};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::{fetch, pen::Reply, state::State, texts::text_of};
+use super::{fetch, others, pen::Reply, state::State, texts::text_of};
 use crate::transport::{Link, Replies};
 
 /// A node that does not answer in time is left out of the answer, or is the reason for having none.
@@ -70,6 +70,13 @@ impl State {
                     let _ = reply.send(found.await.map(Json::Array));
                 });
             }
+            others::OTHER_SITE => match (others::question_of(&body), self.sites.clone()) {
+                (Some((site, question)), Some(sites)) => self.env.spawn(async move {
+                    let unknown = || Err(AskError::NotFound(format!("nothing of a site `{site}` is here")));
+                    let _ = reply.send(sites.answer(&site, question).await.unwrap_or_else(unknown));
+                }),
+                _ => return self.answer(replies, Said::Unknown),
+            },
             _ => return self.answer(replies, Said::Unknown),
         }
         self.env.spawn(async move {

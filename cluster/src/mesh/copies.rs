@@ -210,7 +210,7 @@ fn prefix(mut ranges: impl Iterator<Item = (u64, u64)>) -> u64 {
     ranges.next().filter(|(first, _)| *first <= 1).map_or(0, |(_, last)| last)
 }
 
-fn replica_run(run: Run) -> ReplicaRun {
+pub(crate) fn replica_run(run: Run) -> ReplicaRun {
     let append = |record: wire::Record| {
         let append = Append {
             kind: record.kind,
@@ -247,7 +247,15 @@ pub fn checkpoint_rows(reader: &Reader) -> Result<Vec<(u8, Bytes, Bytes)>, millp
 }
 
 fn open_shared(disk: &Arc<dyn Disk>, life: Life) -> Result<Open, OpenError> {
-    let (disk, path) = (disk.clone(), path_of(life));
+    open_at(disk, path_of(life), life)
+}
+
+/// Opens a copy, founding it when there is none. Blocks.
+///
+/// # Errors
+/// When the file is damaged or holds something else.
+pub(crate) fn open_at(disk: &Arc<dyn Disk>, path: String, life: Life) -> Result<Open, OpenError> {
+    let disk = disk.clone();
     let device: OpenDevice = Box::new(move || disk.open(&path));
     let options = Options { cache_bytes: CACHE_BYTES, ..Options::default() };
     let (replica, _) = Replica::open(device, options, life.origin, life.incarnation)?;

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, sync::PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millpond_actors::site::{Copy, Others};
+use millpond_actors::{
+    other_sites::Question,
+    site::{Copy, Others},
+};
 use millpond_core::{
     admission::Known,
     record::{self, Home},
@@ -16,21 +19,51 @@ use millpond_proto::wire::{Reply, Request};
 use ractor::ActorRef;
 use tokio::sync::oneshot;
 
+use crate::sites::Sites;
+
 use super::{Arrival, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
 
 /// A node that does not answer a question in time is asked no more; others answer in its place.
 const PATIENCE: Span = Span::from_secs(2);
 const AGAIN: Span = Span::from_millis(100);
+/// The question for what is known of another site.
+pub(super) const OTHER_SITE: &str = "other_site";
+
+/// Of which site what is to be known: `{"site": …, "question": …}`.
+pub(super) fn question_of(body: &Json) -> Option<(String, Question)> {
+    Some((body["site"].as_str()?.to_owned(), serde_json::from_value(body["question"].clone()).ok()?))
+}
 
 pub(super) struct MeshOthers {
     env: Env,
     actor: ActorRef<MeshMsg>,
     copies: Shared,
+    sites: Sites,
 }
 
 impl MeshOthers {
-    pub fn new(env: Env, actor: ActorRef<MeshMsg>, copies: Shared) -> MeshOthers {
-        MeshOthers { env, actor, copies }
+    pub fn new(env: Env, actor: ActorRef<MeshMsg>, copies: Shared, sites: Sites) -> MeshOthers {
+        MeshOthers { env, actor, copies, sites }
+    }
+
+    /// What is known of another site, here or at the first node of this one that takes from it.
+    async fn of_other_site(&self, body: Json) -> Result<Json, AskError> {
+        let (site, question) = question_of(&body).ok_or_else(|| AskError::Invalid("no question".to_owned()))?;
+        if let Some(answer) = self.sites.answer(&site, question).await {
+            return answer;
+        }
+        for link in self.ask_actor(MeshMsg::Links).await.unwrap_or_default() {
+            let what = OTHER_SITE.to_owned();
+            let request = Request::Ask { what, body: body.to_string().into() };
+            if let Some(Reply::Answer { status: 200, body }) = fetch::ask(&self.env, &link, PATIENCE, &request).await
+                && let Ok(answer) = serde_json::from_slice(&body)
+            {
+                return Ok(answer);
+            }
+        }
+        Err(AskError::NotFound(format!(
+            "nothing of a site `{site}` is here: `millpond site trusts` shows what is fetched"
+        )))
     }
 
     async fn ask_actor<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> MeshMsg) -> Option<T> {
@@ -114,8 +147,16 @@ impl Others for MeshOthers {
     }
 
     async fn operate(&self, what: &str, body: Json) -> Result<Json, AskError> {
+        if what == OTHER_SITE {
+            return self.of_other_site(body).await;
+        }
+        let is_ledger = what == "ledger";
         let what = what.to_owned();
         let answer = self.ask_actor(|reply| MeshMsg::Operate { what, body, reply }).await;
-        answer.unwrap_or(Err(AskError::Unavailable))
+        let mut answer = answer.unwrap_or(Err(AskError::Unavailable))?;
+        if is_ledger && let Some(rows) = answer["rows"].as_array_mut() {
+            rows.extend(self.sites.ledger());
+        }
+        Ok(answer)
     }
 }

@@ -49,6 +49,7 @@ use super::{
 };
 use crate::{
     identity::{Desk, NodeIdentity},
+    sites::Sites,
     transport::{Dialect, Event, Link, Transport},
 };
 
@@ -153,6 +154,7 @@ pub(crate) struct State {
     pub(super) metrics: MeshMetrics,
     pub(super) upkeep: Upkeep,
     pub(super) dialect: Dialect,
+    pub(super) sites: Option<Sites>,
 }
 
 impl State {
@@ -231,6 +233,7 @@ impl State {
             adoptions: Adoptions::default(),
             metrics,
             dialect: habits.dialect,
+            sites: None,
         };
         state.resolve_seeds();
         state.own_homes(last[Track::Results as usize])?;
@@ -271,6 +274,9 @@ impl State {
             MeshMsg::Elsewhere { parts, silent, reply } => {
                 let _ = reply.send(self.plan(parts, &silent));
             }
+            MeshMsg::OnOffer(reply) => drop(reply.send(self.on_offer())),
+            MeshMsg::Links(reply) => drop(reply.send(self.peers.values().map(|peer| peer.link.clone()).collect())),
+            MeshMsg::Sites(sites) => self.sites = Some(sites),
             MeshMsg::Operate { what, body, reply } => self.operate(&what, &body, reply),
             MeshMsg::Written { then, stored } => self.written(then, stored),
             MeshMsg::Listens { device, on } => self.listens(&device, on),
@@ -325,6 +331,8 @@ impl State {
             }
             Event::Request { from, frame, replies, .. } => self.request(from, &frame, replies),
             Event::Enrol { from, frame, replies } => self.enrol(from, frame, replies),
+            // These do not come here.
+            Event::OtherSite { .. } => {}
         }
     }
 

@@ -12,7 +12,10 @@ use millpond_proto::wire::Message;
 use rustls::crypto::CryptoProvider;
 
 use super::{MeshMsg, state::State};
-use crate::identity::{self, EnrolError, IdentityError, NodeIdentity, Refusal, Revocations, files};
+use crate::{
+    identity::{self, EnrolError, IdentityError, NodeIdentity, Refusal, Revocations, Trusted, files},
+    sites,
+};
 
 /// How often the operator's list is read.
 const LOOK_EVERY: Span = Span::from_secs(2);
@@ -46,6 +49,7 @@ impl Upkeep {
 pub(crate) struct Looked {
     revoked: BTreeSet<Origin>,
     signed: Revocations,
+    others: Result<Vec<(Trusted, Revocations)>, String>,
 }
 
 impl State {
@@ -69,7 +73,10 @@ impl State {
 
     pub(super) fn looked(&mut self, looked: Option<Looked>) {
         self.upkeep.looking = false;
-        let Some(Looked { revoked, signed }) = looked else { return };
+        let Some(Looked { revoked, signed, others }) = looked else { return };
+        if let Some(sites) = &self.sites {
+            sites.looked(sites::Looked { trusted: others, revoked: signed.clone() });
+        }
         if signed.len() > self.upkeep.signed.len() {
             self.upkeep.heard.extend(signed.origins());
             self.upkeep.signed = signed;
@@ -178,7 +185,13 @@ impl State {
 
 fn look(disk: &dyn Disk, heard: &BTreeSet<Origin>) -> Result<Looked, IdentityError> {
     files::sign_revocations(disk, heard)?;
-    Ok(Looked { revoked: files::all_revoked(disk)?, signed: files::signed_revocations(disk)? })
+    let others = identity::load_trusted(disk).map_err(|error| error.to_string());
+    let with_revoked = |trusted: Trusted| {
+        let revoked = identity::load_revoked_of(disk, &trusted);
+        (trusted, revoked)
+    };
+    let others = others.map(|others| others.into_iter().map(with_revoked).collect());
+    Ok(Looked { revoked: files::all_revoked(disk)?, signed: files::signed_revocations(disk)?, others })
 }
 
 /// Another certificate; `None` when nobody was there who can give one.

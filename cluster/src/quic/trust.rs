@@ -57,6 +57,20 @@ impl Peers {
         Peers { hints: roots.subjects(), roots, algorithms: provider.signature_verification_algorithms, demanded }
     }
 
+    /// Believes the certificates of more authorities, without telling strangers which.
+    pub fn with_more<'a>(
+        roots: &RootCertStore,
+        more: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+        provider: &CryptoProvider,
+        demanded: bool,
+    ) -> Result<Peers, Error> {
+        let mut all = roots.clone();
+        for authority in more {
+            all.add(authority.clone())?;
+        }
+        Ok(Peers { hints: roots.subjects(), ..Peers::new(Arc::new(all), provider, demanded) })
+    }
+
     /// Whose certificate it is. The first is its own.
     ///
     /// # Errors

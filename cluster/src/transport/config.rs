@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use millpond_env::Env;
-use millpond_proto::wire;
+use millpond_proto::{sites, wire};
 use quinn::{ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
-use rustls::crypto::CryptoProvider;
+use rustls::{crypto::CryptoProvider, pki_types::CertificateDer};
 
 use super::{JOIN_ALPN, OpenError};
 use crate::{
@@ -37,18 +37,27 @@ pub(super) struct Configs {
     pub peers: Arc<Peers>,
 }
 
-/// `purpose` names the streams of randomness; each identity has its own.
+/// `purpose` names the streams of randomness; each identity has its own. `others` are the authorities of sites whose nodes may ask for
+/// records.
 pub(super) fn configs(
     env: &Env,
     purpose: &str,
     provider: &Arc<CryptoProvider>,
     identity: &NodeIdentity,
+    others: &[CertificateDer<'static>],
 ) -> Result<Configs, OpenError> {
     let tls = identity.tls();
     // Who joins has no certificate yet, and comes to the founder only.
     let peers = Arc::new(Peers::new(identity.roots.clone(), provider, !identity.founder));
-    let alpn: &[&[u8]] = if identity.founder { &[wire::ALPN, JOIN_ALPN] } else { &[wire::ALPN] };
-    let server = quic::server_tls(env, provider.clone(), &tls, peers.clone(), alpn)?;
+    // TLS cannot tell what a client comes for: what an authority counts for is decided when the protocol is known.
+    let callers = match others {
+        [] => peers.clone(),
+        others => Arc::new(Peers::with_more(&identity.roots, others, provider, !identity.founder)?),
+    };
+    let mut alpn: Vec<&[u8]> = vec![wire::ALPN];
+    alpn.extend(identity.founder.then_some(JOIN_ALPN));
+    alpn.extend((!others.is_empty()).then_some(sites::ALPN));
+    let server = quic::server_tls(env, provider.clone(), &tls, callers, &alpn)?;
     let client = quic::client_tls(env, provider.clone(), &tls, peers.clone(), wire::ALPN)?;
     let mut server = quic::server_config(env, purpose, server, transport())?;
     server.max_incoming(INCOMING_MAX).incoming_buffer_size_total(INCOMING_BYTES_MAX);

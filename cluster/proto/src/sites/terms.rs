@@ -122,12 +122,12 @@ impl Filter {
         let by_device = &self.by_device;
         match record.kind {
             RecordKind::Events => part_of_block(&mut self.decoder, record, device),
-            RecordKind::Panes => part_of_list(record, |pane: &Pane| {
-                by_device.windows.contains(&pane.window) && device(&pane.key)
-            }),
-            RecordKind::Alerts => part_of_list(record, |alert: &Alert| {
-                by_device.rules.contains(&*alert.rule) && device(&alert.key)
-            }),
+            RecordKind::Panes => {
+                part_of_list(record, |pane: &Pane| by_device.windows.contains(&pane.window) && device(&pane.key))
+            }
+            RecordKind::Alerts => {
+                part_of_list(record, |alert: &Alert| by_device.rules.contains(&*alert.rule) && device(&alert.key))
+            }
             RecordKind::Late => part_of_list(record, |event: &LateEvent| device(&event.device)),
             RecordKind::Homes => part_of_list(record, |home: &Home| device(&home.device)),
             RecordKind::Twin => part_of_list(record, |(name, _): &(String, Reported)| device(name)),

@@ -307,7 +307,8 @@ fn question() -> impl Strategy<Value = Question> {
 fn answer() -> impl Strategy<Value = Answer> {
     let offers = vec((any::<u8>(), "\\PC{0,9}", vec(any::<(u64, u64)>(), 0..4)), 0..4);
     let offers = offers.prop_map(|all| {
-        let one = |(origin, name, ranges): (u8, String, Vec<_>)| Offer { name, ..offer(life(origin), Track::Raw, &ranges) };
+        let one =
+            |(origin, name, ranges): (u8, String, Vec<_>)| Offer { name, ..offer(life(origin), Track::Raw, &ranges) };
         let offers = all.into_iter().map(one).collect();
         Offers { offers, windows: windows(), revoked: Bytes::from_static(b"r") }
     });

@@ -159,6 +159,7 @@ async fn live(handle: Handle, mut events: mpsc::Receiver<Event>) {
                 });
             }
             Event::Enrol { .. } => node.seen.push("enrol".to_owned()),
+            Event::OtherSite { .. } => node.seen.push("another site".to_owned()),
         }
     }
 }

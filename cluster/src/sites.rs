@@ -1,0 +1,286 @@
+//! What this site exchanges with others, without anybody between them.
+//!
+//! ```text
+//!   trust files ──► terms per site ──► giving: answers questions of its nodes from the journal and the copies here
+//!            └────► addresses ───────► taking: one task per site asks for what is missing ──► sites/NAME/ (copies)
+//!                                                                       questions ──► answers from these copies
+//! ```
+//!
+//! Each node that has a trust file with addresses takes for itself; the other nodes of its site ask it when somebody asks them. Nothing of
+//! another site enters the mesh, its windows, rules or documents: the copies lie in a folder of their own, by site, and are
+//! read only for questions that name the site.
+//!
+//! Invariants
+//! 1. What leaves has passed [`Filter`](millpond_proto::sites::terms::Filter) with the terms of the site whose node asks, as they were when it asked.
+//! 2. A record of another site lies below the name of the site whose authority vouched for the node that it came from.
+//! 3. What is told to be held is on disk.
+
+mod giving;
+mod measures;
+mod shelf;
+mod taking;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use millpond_actors::{
+    config::Config,
+    other_sites::{self, Question},
+    settings::Current,
+};
+use millpond_core::{ids::Origin, record::Track};
+use millpond_env::Env;
+use millpond_gateway::port::{AskError, Json};
+use millpond_proto::{RangeSet, replication::Life};
+use prometheus::Registry;
+use ractor::ActorRef;
+use serde_json::json;
+use tokio::sync::{Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+
+pub use self::shelf::FOLDER;
+use self::{measures::Measures, shelf::Shelf};
+use crate::{
+    identity::{self, Revocations, Trusted},
+    mesh::MeshMsg,
+    transport::{OtherSite, Replies, Transport},
+};
+
+/// Questions of one site that are answered at a time; who comes beyond that is told to come again.
+const PERMITS: usize = 2;
+
+/// One per node of a site.
+#[derive(Clone)]
+pub(crate) struct Sites(Arc<Inner>);
+
+pub(crate) struct Inner {
+    env: Env,
+    transport: Transport,
+    actor: ActorRef<MeshMsg>,
+    settings: Current,
+    shelf: Shelf,
+    measures: Measures,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    trusted: BTreeMap<String, Entry>,
+    /// Nodes that this site's authority has revoked: other sites are told.
+    revoked: Revocations,
+    /// What is known of the records of each site that something is taken from.
+    ledger: BTreeMap<String, Vec<Row>>,
+    /// Why the trust files could not be read last.
+    wrong: Option<String>,
+}
+
+struct Entry {
+    trusted: Arc<Trusted>,
+    revoked: Revocations,
+    permits: Arc<Semaphore>,
+    ended: CancellationToken,
+}
+
+/// A track of a life of another site.
+struct Row {
+    life: Life,
+    name: String,
+    track: Track,
+    held: RangeSet,
+    head: u64,
+}
+
+/// What the files say of other sites.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub trusted: Result<Vec<(Trusted, Revocations)>, String>,
+    pub revoked: Revocations,
+}
+
+impl Sites {
+    /// With the copies that earlier lives left here. Blocks.
+    ///
+    /// # Errors
+    /// When the folder cannot be listed, or the metrics are there already.
+    pub fn open(
+        env: Env,
+        config: &Config,
+        transport: Transport,
+        actor: ActorRef<MeshMsg>,
+        settings: Current,
+        registry: &Registry,
+    ) -> Result<Sites, OpenError> {
+        let shelf = Shelf::open(env.clone(), millpond_actors::retention_of_copies(config))?;
+        let (measures, state) = (Measures::new(registry)?, Mutex::default());
+        Ok(Sites(Arc::new(Inner { env, transport, actor, settings, shelf, measures, state })))
+    }
+
+    /// Goes on with what the files say now. Files that cannot be read change nothing.
+    pub fn looked(&self, looked: Looked) {
+        let Looked { trusted, revoked } = looked;
+        self.0.state().revoked = revoked;
+        let trusted = match trusted {
+            Ok(trusted) => trusted,
+            Err(why) => {
+                if self.0.state().wrong.replace(why.clone()) != Some(why.clone()) {
+                    tracing::error!(why, "who else is trusted could not be read; what was known before counts");
+                }
+                return;
+            }
+        };
+        let begun = {
+            let mut state = self.0.state();
+            state.wrong = None;
+            let same = |(trusted, revoked): &(Trusted, Revocations)| {
+                let known = state.trusted.get(&trusted.site);
+                known.is_some_and(|known| *known.trusted == *trusted && known.revoked.len() >= revoked.len())
+            };
+            if trusted.len() == state.trusted.len() && trusted.iter().all(same) {
+                return;
+            }
+            state.replace(trusted)
+        };
+        self.0.believe();
+        for (trusted, ended) in begun {
+            tracing::info!(site = trusted.site, classes = ?trusted.terms.classes, devices = ?trusted.terms.devices, take = !trusted.addresses.is_empty(), "a site is trusted");
+            if !trusted.addresses.is_empty() {
+                self.0.env.spawn(taking::take(self.0.clone(), trusted, ended));
+            }
+        }
+    }
+
+    /// A node of another site asks.
+    pub fn asked(&self, site: &str, from: Origin, frame: &[u8], replies: Replies) {
+        giving::answer(&self.0, site, from, frame, replies);
+    }
+
+    /// An answer from the copies here; `None` when nothing of the site is.
+    pub async fn answer(&self, site: &str, question: Question) -> Option<Result<Json, AskError>> {
+        let (copies, windows) = self.0.shelf.copies(site)?;
+        let answer = self.0.env.unblock(move || other_sites::answer(&copies, &windows, &question)).await;
+        Some(answer.unwrap_or(Err(AskError::Unavailable)))
+    }
+
+    /// A row for each track of each life of other sites.
+    pub fn ledger(&self) -> Vec<Json> {
+        let state = self.0.state();
+        let rows = state.ledger.iter().flat_map(|(site, rows)| rows.iter().map(move |row| (site, row)));
+        let json = |(site, row): (&String, &Row)| {
+            let missing: u64 = row.held.gaps(1, row.head).iter().map(|(first, last)| last - first + 1).sum();
+            json!({
+                "site": site,
+                "name": format!("{site}/{}", row.name),
+                "origin": row.life.origin.to_string(),
+                "incarnation": row.life.incarnation.0,
+                "track": row.track.name(),
+                "own": false,
+                "wanted": true,
+                "held": row.held.iter().collect::<Vec<_>>(),
+                "head": row.head,
+                "head_at": [site],
+                "missing": missing,
+            })
+        };
+        rows.map(json).collect()
+    }
+
+    /// Ends what is fetched.
+    pub fn stop(&self) {
+        self.0.state().trusted.values().for_each(|entry| entry.ended.cancel());
+    }
+}
+
+/// Why nothing can be exchanged.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Copies(#[from] io::Error),
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+}
+
+impl State {
+    /// Those that are new or different, of which fetching begins.
+    fn replace(&mut self, trusted: Vec<(Trusted, Revocations)>) -> Vec<(Arc<Trusted>, CancellationToken)> {
+        let mut before = std::mem::take(&mut self.trusted);
+        let mut begun = Vec::new();
+        for (trusted, revoked) in trusted {
+            let site = trusted.site.clone();
+            let entry = match before.remove(&site) {
+                Some(known) if *known.trusted == trusted => known,
+                known => {
+                    known.inspect(|known| known.ended.cancel());
+                    let (trusted, ended) = (Arc::new(trusted), CancellationToken::new());
+                    begun.push((trusted.clone(), ended.clone()));
+                    Entry {
+                        trusted,
+                        revoked: Revocations::default(),
+                        permits: Arc::new(Semaphore::new(PERMITS)),
+                        ended,
+                    }
+                }
+            };
+            let revoked = if revoked.len() > entry.revoked.len() { revoked } else { entry.revoked.clone() };
+            self.trusted.insert(site, Entry { revoked, ..entry });
+        }
+        for (site, entry) in before {
+            tracing::info!(site, "a site is not trusted any more");
+            entry.ended.cancel();
+            self.ledger.remove(&site);
+        }
+        begun
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the transport whom to believe.
+    fn believe(&self) {
+        let other = |entry: &Entry| OtherSite {
+            site: entry.trusted.site.clone(),
+            authority: entry.trusted.authority.clone(),
+            revoked: entry.revoked.origins().collect(),
+        };
+        let others = self.state().trusted.values().map(other).collect();
+        if let Err(error) = self.transport.set_others(others) {
+            tracing::error!(%error, "the authority of another site cannot be used; who was trusted before still is");
+        }
+    }
+
+    /// A site says whom its authority has revoked.
+    fn told_of_revocations(&self, site: &str, bytes: &Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        let list = {
+            let mut state = self.state();
+            let Some(entry) = state.trusted.get_mut(site) else { return };
+            let list = Revocations::read(bytes, &entry.trusted.authority);
+            let Some(list) = list.filter(|list| list.len() > entry.revoked.len()) else { return };
+            entry.revoked = list.clone();
+            list
+        };
+        self.believe();
+        let (env, site) = (self.env.clone(), site.to_owned());
+        self.env.spawn(async move {
+            let disk = env.disk.clone();
+            let saved = env.unblock(move || identity::save_revoked_of(disk.as_ref(), &site, &list)).await;
+            if let Some(Err(error)) = saved {
+                tracing::warn!(%error, "whom another site has revoked could not be kept");
+            }
+        });
+    }
+
+    async fn ask_mesh<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> MeshMsg) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.actor.cast(question(reply)).ok()?;
+        answer.await.ok()
+    }
+}

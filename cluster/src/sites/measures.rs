@@ -1,0 +1,44 @@
+//! What Prometheus is told of other sites.
+
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// By site each.
+#[derive(Debug)]
+pub(super) struct Measures {
+    pub lag: IntGaugeVec,
+    pub taken: IntCounterVec,
+    pub given: IntCounterVec,
+    pub refused: IntCounterVec,
+}
+
+impl Measures {
+    pub fn new(registry: &Registry) -> Result<Measures, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(name, help);
+        let measures = Measures {
+            lag: IntGaugeVec::new(
+                opts("millpond_other_site_lag_records", "Records that another site offers and that are not here yet"),
+                &["site"],
+            )?,
+            taken: IntCounterVec::new(
+                opts("millpond_other_site_taken_records_total", "Records of another site that were stored"),
+                &["site"],
+            )?,
+            given: IntCounterVec::new(
+                opts("millpond_other_site_given_records_total", "Records that nodes of another site were given"),
+                &["site"],
+            )?,
+            refused: IntCounterVec::new(
+                opts(
+                    "millpond_other_site_refused_requests_total",
+                    "Requests of another site's nodes for what they may not have or is not here, or that made no sense",
+                ),
+                &["site"],
+            )?,
+        };
+        registry.register(Box::new(measures.lag.clone()))?;
+        for counter in [&measures.taken, &measures.given, &measures.refused] {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        Ok(measures)
+    }
+}
