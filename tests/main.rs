@@ -11,5 +11,6 @@ mod recorded;
 mod replay;
 mod sim;
 mod site;
+mod sites;
 mod support;
 mod webhook;

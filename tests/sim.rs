@@ -9,7 +9,7 @@ use std::{
 use crate::support::MILLPOND;
 
 /// Those of them with boxes that belong together.
-const SITES: [&str; 9] = [
+const SITES: [&str; 10] = [
     "node_dies",
     "partition_heals",
     "node_wiped",
@@ -18,9 +18,10 @@ const SITES: [&str; 9] = [
     "history_epoch",
     "expired_certificate",
     "version_skew",
+    "site_to_site",
     "twenty_boxes",
 ];
-const SHIPPED: [&str; 16] = [
+const SHIPPED: [&str; 17] = [
     "offline_24h",
     "crash_storm",
     "disk_full",
@@ -36,6 +37,7 @@ const SHIPPED: [&str; 16] = [
     "history_epoch",
     "expired_certificate",
     "version_skew",
+    "site_to_site",
     "twenty_boxes",
 ];
 

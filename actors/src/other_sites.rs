@@ -14,7 +14,7 @@ use millpond_store::Reader;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{api::newest, query, shapes, site::Copy, site_panes::Shares};
+use crate::{api::newest, query, shapes, site::Copy, site_panes::{Shares, last_left_out}};
 
 /// What somebody wants to know of another site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,6 +74,7 @@ fn panes(
     let mut shares = Shares::new(spec);
     for copy in copies {
         shares.read(&copy.reader, (copy.origin, copy.incarnation), limit, &wanted)?;
+        shares.void((copy.origin, copy.incarnation), last_left_out(&copy.reader)?);
     }
     Ok(shares.merged(limit))
 }

@@ -142,7 +142,7 @@ fn knows_more(one: &Said, other: &Said) -> bool {
 }
 
 /// 0 when nothing is left out.
-fn last_left_out(reader: &Reader) -> Result<Seq, AskError> {
+pub(crate) fn last_left_out(reader: &Reader) -> Result<Seq, AskError> {
     let mut last = Seq(0);
     newest(reader, Class::State, |row| {
         if row.kind == RecordKind::LeftOut {

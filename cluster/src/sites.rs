@@ -142,7 +142,12 @@ impl Sites {
             if trusted.len() == state.trusted.len() && trusted.iter().all(same) {
                 return;
             }
-            state.replace(trusted)
+            let before: Vec<String> = state.trusted.keys().cloned().collect();
+            let begun = state.replace(trusted);
+            for site in before.iter().filter(|site| !state.trusted.contains_key(*site)) {
+                self.0.measures.forget(site);
+            }
+            begun
         };
         self.0.believe();
         for (trusted, ended) in begun {

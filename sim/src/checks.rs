@@ -13,6 +13,7 @@
 //! | `ledger_closes` | what copies say that they cover; the journals that they are copies of |
 //! | `nobody_impersonates` | records in copies; records in the journals of the nodes that are said to have written them |
 //! | `twin_never_lost` | acknowledged changes of twins, devices and rules; the tables of a site's nodes |
+//! | `keeps_to_terms` | copies of another site's records; its journals and what it lets leave |
 //!
 //! Nodes of a site keep the first three together as well ([`site`]): a reading may stand in the journal of any of them, but of one.
 //!
@@ -25,6 +26,7 @@ mod calm;
 mod expected;
 mod health_is_honest;
 mod journal;
+mod keeps_to_terms;
 mod letters;
 mod model;
 mod nothing_lost;
@@ -69,6 +71,8 @@ pub struct Found {
     pub stored_again: u64,
     /// The latest epoch of a document of a site.
     pub epoch: u32,
+    /// Parts of records of other sites.
+    pub of_other_sites: u64,
     /// Notifications that a receiver took more than once.
     pub repeated_notifications: u64,
 }
@@ -82,6 +86,11 @@ pub fn check(evidence: &Evidence) -> (Vec<Broken>, Found) {
     let sites: BTreeSet<&str> = evidence.nodes.iter().filter_map(|node| evidence.site_of(node)).collect();
     for name in sites {
         broken.extend(site::check(name, evidence, &mut found));
+    }
+    if evidence.scenario.promises.contains(&Promise::KeepsToTerms) {
+        let (said, compared) = keeps_to_terms::check(evidence);
+        broken.extend(said);
+        found.of_other_sites = compared;
     }
     broken.extend(expected::check(evidence, &found));
     (broken, found)
@@ -131,7 +140,11 @@ fn check_node(node: &NodeEvidence, evidence: &Evidence, found: &mut Found) -> Ve
             }
             // Of sites.
             (
-                Promise::Converges | Promise::LedgerCloses | Promise::NobodyImpersonates | Promise::TwinNeverLost,
+                Promise::Converges
+                | Promise::LedgerCloses
+                | Promise::NobodyImpersonates
+                | Promise::TwinNeverLost
+                | Promise::KeepsToTerms,
                 Ok(_),
             ) => {}
         }

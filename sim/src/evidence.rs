@@ -40,6 +40,8 @@ pub struct NodeEvidence {
     pub life: Life,
     /// Its copies of other nodes' journals.
     pub copies: Vec<CopyEvidence>,
+    /// Its copies of other sites' records.
+    pub others: Vec<OtherCopy>,
     pub disk: DiskStats,
     pub boots: u32,
     /// Times at which the wall clock was changed, and by how many ns it was wrong from then on.
@@ -55,6 +57,14 @@ pub struct NodeEvidence {
 
 /// A copy of another node's journal.
 pub struct CopyEvidence {
+    pub life: Life,
+    /// `Err`: why it could not be opened at the end.
+    pub replica: Result<Replica, String>,
+}
+
+/// A copy of records of another site.
+pub struct OtherCopy {
+    pub site: String,
     pub life: Life,
     /// `Err`: why it could not be opened at the end.
     pub replica: Result<Replica, String>,

@@ -26,10 +26,12 @@ pub enum Promise {
     NobodyImpersonates,
     /// A change of a twin, a device or a rule that was acknowledged is there on all nodes, unless a later one has replaced it.
     TwinNeverLost,
+    /// A box that fetches another site's records has all that it may have, once, and nothing else.
+    KeepsToTerms,
 }
 
 impl Promise {
-    pub const ALL: [Promise; 10] = [
+    pub const ALL: [Promise; 11] = [
         Promise::NothingLost,
         Promise::NothingTwice,
         Promise::PanesAgree,
@@ -40,6 +42,7 @@ impl Promise {
         Promise::LedgerCloses,
         Promise::NobodyImpersonates,
         Promise::TwinNeverLost,
+        Promise::KeepsToTerms,
     ];
 
     pub fn all() -> Vec<Promise> {
@@ -58,6 +61,7 @@ impl Promise {
             Promise::LedgerCloses => "ledger_closes",
             Promise::NobodyImpersonates => "nobody_impersonates",
             Promise::TwinNeverLost => "twin_never_lost",
+            Promise::KeepsToTerms => "keeps_to_terms",
         }
     }
 }

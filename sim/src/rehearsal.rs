@@ -13,16 +13,17 @@ use std::{
 };
 
 use millpond_actors::{STORE_FILE, config::Config};
-use millpond_cluster::mesh;
+use millpond_cluster::{identity::Trusted, mesh};
 use millpond_core::{ids::Origin, time::Span};
+use millpond_proto::sites::terms::Terms;
 use millpond_store::{Options as StoreOptions, Replica, Store};
 
 use self::agenda::{Agenda, Todo};
 use crate::{
-    evidence::{CopyEvidence, Evidence, Life, NodeEvidence, Sample},
+    evidence::{CopyEvidence, Evidence, Life, NodeEvidence, OtherCopy, Sample},
     floor::{Doors, Floor},
     report::{self, Report},
-    scenario::{Injection, Scenario, timeline},
+    scenario::{Injection, Scenario, TrustSpec, timeline},
     site::{Node, Phase},
     tls::Authority,
     world::{
@@ -116,7 +117,7 @@ impl Rehearsal {
                 node.config.site.seeds.extend(called.map(|other| format!("{}:{}", other.name, SITE_PORT)));
             }
             if let Some(site) = &spec.site {
-                let mut authority = Authority::new(site_seed(options.seed, site));
+                let mut authority = Authority::named(site_seed(options.seed, site), site);
                 if let Some(life) = spec.certificate_life {
                     node.habits.certificate_life = life;
                     authority = authority.with_validity(life);
@@ -126,6 +127,7 @@ impl Rehearsal {
                     true => authority.founding_papers(&spec.name, members),
                     false => authority.papers(&spec.name),
                 });
+                node.trusts = spec.trusts.iter().map(|trust| trusted(options.seed, trust)).collect();
                 node.config.node.name.clone_from(&spec.name);
                 let mates = scenario.nodes.iter().filter(|mate| mate.site == spec.site && mate.name != spec.name);
                 node.config.site.seeds.extend(mates.map(|mate| format!("{}:{}", mate.name, SITE_PORT)));
@@ -351,6 +353,7 @@ impl Rehearsal {
                     life,
                     journal: opened.map(|(store, _)| store),
                     copies: open_copies(&self.world, node.host),
+                    others: open_others(&self.world, node.host),
                     disk: self.world.disk(node.host).map(|disk| disk.stats()).unwrap_or_default(),
                     boots: self.world.boots(node.host),
                     name: node.name,
@@ -407,6 +410,32 @@ fn open_copies(world: &World, host: HostId) -> Vec<CopyEvidence> {
         Some(CopyEvidence { life: (whose.origin, whose.incarnation), replica })
     };
     names.into_iter().filter_map(open).collect()
+}
+
+/// The copies of other sites' records, likewise.
+fn open_others(world: &World, host: HostId) -> Vec<OtherCopy> {
+    let Some(disk) = world.disk(host).cloned() else { return Vec::new() };
+    let folder = millpond_cluster::OTHER_SITES_FOLDER;
+    let list = |path: &str| disk.power_on().list(path).unwrap_or_default();
+    let mut all = Vec::new();
+    for site in list(folder) {
+        for name in list(&format!("{folder}/{site}")) {
+            let Some(whose) = mesh::life_of(&name) else { continue };
+            let (disk, path) = (disk.clone(), format!("{folder}/{site}/{name}"));
+            let open = move || disk.snapshot(&path).ok_or_else(|| std::io::ErrorKind::NotFound.into());
+            let opened = Replica::open(Box::new(open), StoreOptions::default(), whose.origin, whose.incarnation);
+            let replica = opened.map(|(replica, _)| replica).map_err(|error| with_cause(&error));
+            all.push(OtherCopy { site: site.clone(), life: (whose.origin, whose.incarnation), replica });
+        }
+    }
+    all
+}
+
+/// Another site as a box trusts it.
+fn trusted(seed: u64, trust: &TrustSpec) -> Trusted {
+    let terms = Terms { classes: trust.classes.clone(), devices: trust.devices.clone() };
+    let addresses = trust.from.iter().map(|name| format!("{name}:{SITE_PORT}")).collect();
+    Authority::named(site_seed(seed, &trust.site), &trust.site).trusted(terms, addresses)
 }
 
 fn with_cause(error: &dyn std::error::Error) -> String {

@@ -53,6 +53,9 @@ pub struct Counts {
     /// Changes of what a site says that were acknowledged.
     #[serde(default)]
     pub changes_acknowledged: u64,
+    /// Parts of other sites' records that boxes have: rows, panes, alerts.
+    #[serde(default)]
+    pub of_other_sites: u64,
     pub notifications: u64,
     pub refusals: u64,
     pub reconnects: u64,
@@ -154,6 +157,7 @@ pub fn of(evidence: &Evidence, run: Run) -> Report {
             alerts: found.alerts,
             stored_again: found.stored_again,
             changes_acknowledged: witness.acknowledged_changes(),
+            of_other_sites: found.of_other_sites,
             notifications: witness.notifications.len() as u64,
             refusals: witness.refusals,
             reconnects: witness.reconnects,

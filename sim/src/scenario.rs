@@ -5,6 +5,7 @@ mod operator;
 mod range;
 mod shipped;
 mod timeline;
+mod trust;
 
 use std::path::PathBuf;
 
@@ -17,6 +18,7 @@ pub use operator::{OperatorSpec, What};
 pub use range::Range;
 pub use shipped::{SHIPPED, Shipped, shipped};
 pub use timeline::{Injection, timeline};
+pub use trust::TrustSpec;
 
 use crate::promise::Promise;
 
@@ -104,6 +106,9 @@ pub struct NodeSpec {
     /// A site whose nodes the box calls with a certificate of an authority of its own. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stranger_to: Option<String>,
+    /// Other sites with which the box exchanges records. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusts: Vec<TrustSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -321,6 +326,17 @@ impl Scenario {
             }
         }
         let known = |name: &str| self.nodes.iter().any(|node| node.name == name);
+        for (at, node) in self.nodes.iter().enumerate() {
+            for (of, trust) in node.trusts.iter().enumerate() {
+                let is_of_it = |name: &&String| {
+                    !self.nodes.iter().any(|node| node.name == **name && node.site.as_ref() == Some(&trust.site))
+                };
+                if let Some(name) = trust.from.iter().find(is_of_it) {
+                    let message = format!("`{name}` is no node of site `{}`", trust.site);
+                    return wrong(format!("node[{at}].trusts[{of}].from"), message);
+                }
+            }
+        }
         for (at, fleet) in self.fleets.iter().enumerate() {
             if !known(&fleet.node) {
                 return wrong(format!("fleet[{at}].node"), format!("there is no node `{}`", fleet.node));

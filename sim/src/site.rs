@@ -6,7 +6,11 @@ use std::{
 };
 
 use millpond_actors::config::Config;
-use millpond_cluster::{habits::Habits, node::Node as Program};
+use millpond_cluster::{
+    habits::Habits,
+    identity::{Trusted, save_trusted},
+    node::Node as Program,
+};
 use millpond_core::time::Span;
 use millpond_env::Env;
 use prometheus::{Registry, proto::MetricType};
@@ -35,6 +39,8 @@ pub struct Node {
     /// What it is enrolled with, when it belongs to a site.
     pub papers: Option<Arc<Papers>>,
     pub habits: Habits,
+    /// Other sites with which it exchanges records.
+    pub trusts: Vec<Trusted>,
     /// Disks that it has lost.
     pub lost_disks: u32,
     life: Life,
@@ -90,6 +96,7 @@ impl Node {
             restart,
             papers: None,
             habits: Habits::default(),
+            trusts: Vec::new(),
             lost_disks: 0,
             life,
             up: Vec::new(),
@@ -118,7 +125,7 @@ impl Node {
         self.life.lock().phase = Phase::Starting;
         let (life, config) = (self.life.clone(), self.config.clone());
         let machine = (self.cores, self.habits);
-        let papers = self.papers.clone().map(|papers| (papers, self.lost_disks));
+        let papers = self.papers.clone().map(|papers| (papers, self.lost_disks, self.trusts.clone()));
         world.enter(self.host, || env.clone().spawn(live(env, life, config, machine, papers)));
     }
 
@@ -178,12 +185,15 @@ async fn live(
     life: Life,
     config: Config,
     (cores, habits): (usize, Habits),
-    papers: Option<(Arc<Papers>, u32)>,
+    papers: Option<(Arc<Papers>, u32, Vec<Trusted>)>,
 ) {
-    if let Some((papers, lost_disks)) = papers
-        && let Err(error) = papers.install(env.disk.as_ref(), lost_disks)
-    {
-        return life.set(Phase::Ended(chain(&error)));
+    if let Some((papers, lost_disks, trusts)) = papers {
+        let disk = env.disk.as_ref();
+        let installed = papers.install(disk, lost_disks);
+        let installed = installed.and_then(|()| trusts.iter().try_for_each(|trusted| save_trusted(disk, trusted)));
+        if let Err(error) = installed {
+            return life.set(Phase::Ended(chain(&error)));
+        }
     }
     let provider = tls::provider(&env, "node");
     let mut program = match Program::open_with(env, &config, cores, provider, habits).await {

@@ -1,5 +1,6 @@
 //! Whole runs.
 
+mod other_sites;
 mod planted;
 mod site;
 mod twins;
@@ -230,6 +231,11 @@ fn node_wiped_keeps_its_promises() {
 #[test]
 fn rolling_restart_keeps_its_promises() {
     short("rolling_restart");
+}
+
+#[test]
+fn site_to_site_keeps_its_promises() {
+    short("site_to_site");
 }
 
 #[test]

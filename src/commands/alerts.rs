@@ -37,6 +37,9 @@ pub struct Args {
     /// Say that this alert is over
     #[arg(long, value_name = "ID", conflicts_with_all = ["state", "rule", "limit"])]
     resolve: Option<String>,
+    /// Of another site, from which records are fetched (`millpond site trusts`)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["acknowledge", "resolve"])]
+    site: Option<String>,
     #[command(flatten)]
     remote: Remote,
 }
@@ -53,6 +56,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         ("state", args.state),
         ("rule", args.rule),
         ("limit", args.limit.map(|limit| limit.to_string())),
+        ("site", args.site),
     ]);
     let answer = args.remote.get(&format!("/v1/alerts{query}")).await?;
     let items = table::items(&answer);

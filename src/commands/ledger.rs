@@ -13,7 +13,8 @@ use crate::{
 /// Show whose records the node holds, and which it misses
 ///
 /// One line per origin, life and track: `results` (panes, alerts, twins, homes of devices) go to every node of the site, `raw` events to
-/// `site.replicas` of them. MISSING counts records that are known to be somewhere and are not held here yet.
+/// `site.replicas` of them. MISSING counts records that are known to be somewhere and are not held here yet. Nodes of another site, from
+/// which records are fetched, follow as SITE/NODE.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   millpond ledger

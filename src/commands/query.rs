@@ -38,6 +38,9 @@ pub struct Args {
     /// Points at most
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// Of another site, from which records are fetched (`millpond site trusts`)
+    #[arg(long, value_name = "NAME")]
+    site: Option<String>,
     #[command(flatten)]
     remote: Remote,
 }
@@ -51,6 +54,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         ("aggregate", args.aggregate),
         ("step", args.step),
         ("limit", args.limit.map(|limit| limit.to_string())),
+        ("site", args.site),
     ]);
     let answer = args.remote.get(&format!("/v1/query{query}")).await?;
     if args.remote.json {

@@ -1,18 +1,19 @@
 //! `millpond site`.
 
+mod trust;
+
 use std::{path::PathBuf, process::ExitCode};
 
-use millpond_cluster::identity::{self, Newcomer, Terms, Trusted, is_file_name};
-use millpond_core::record::Class;
+use millpond_cluster::identity::{self, Newcomer, is_file_name};
 
 use super::node::{identity_told, newcomer_of};
 use crate::{
     commands::out,
-    exit::{self, Failure, Told},
-    world::{World, os},
+    exit::{self, Told},
+    world::World,
 };
 
-/// Found a site, or trust another one
+/// Found a site, or exchange records with another one
 ///
 /// A site is a set of nodes that know each other by certificates of one authority. Its key stays on the node at which the site was
 /// founded: others join through that node. Keep a copy of DATA_DIR/identity in a safe place; without the key no node can join any more.
@@ -21,7 +22,10 @@ use crate::{
   millpond site init plant-7 --node press-hall
   millpond node invite --address 10.0.0.5:7800      on the founder: an invitation for the next node
   millpond node join mpj1-...                       on the next node
-  millpond site trust plant-8.crt --exchange alert --exchange pane")]
+  millpond site trust plant-8.crt --classes alert,pane --devices 'press-*'
+  millpond site trust plant-8.crt --address 10.1.0.5:7800
+  millpond site trusts
+  millpond site distrust plant-8")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -40,18 +44,12 @@ enum What {
         #[arg(long, default_value = "millpond-data", value_name = "DIR")]
         data: PathBuf,
     },
-    /// Exchange classes of data with the nodes of another site
-    Trust {
-        /// The other site's DATA_DIR/identity/site.crt, as it came from there
-        #[arg(value_name = "FILE")]
-        certificate: PathBuf,
-        /// What may be exchanged: alert, state, pane, raw; may be repeated
-        #[arg(long, value_name = "CLASS", default_values = ["alert", "pane"])]
-        exchange: Vec<String>,
-        /// Data directory of the node
-        #[arg(long, default_value = "millpond-data", value_name = "DIR")]
-        data: PathBuf,
-    },
+    /// Let the nodes of another site have some of this one's records, and fetch theirs
+    Trust(trust::Trust),
+    /// Show the sites that are trusted, with what
+    Trusts(trust::Trusts),
+    /// End what is exchanged with another site
+    Distrust(trust::Distrust),
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -69,28 +67,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             eprintln!("Keep a copy of {}: without it no node can join any more.", data.join("identity").display());
             eprintln!("Next: start the node, then `millpond node invite` for each other one.");
         }
-        What::Trust { certificate, exchange, data } => {
-            let terms = Terms { classes: classes_of(&exchange)?, devices: vec!["*".to_owned()] };
-            let bytes = os::read(&certificate).map_err(|error| {
-                Told::new(format!("cannot read {}", certificate.display())).failure(Failure::NoInput).because(error)
-            })?;
-            let trusted = Trusted::new(&String::from_utf8_lossy(&bytes), terms).map_err(identity_told)?;
-            let env = World::new(&data)?;
-            identity::save_trusted(env.disk.as_ref(), &trusted).map_err(identity_told)?;
-            eprintln!("Site {} is trusted with: {}.", trusted.site, exchange.join(", "));
-            eprintln!("The other site must trust this one, too: give it {}.", data.join("identity/site.crt").display());
-        }
+        What::Trust(args) => trust::trust(args)?,
+        What::Trusts(args) => trust::trusts(&args)?,
+        What::Distrust(args) => trust::distrust(&args)?,
     }
     Ok(exit::OK)
-}
-
-fn classes_of(names: &[String]) -> anyhow::Result<Vec<Class>> {
-    let class = |name: &String| Class::ALL.into_iter().find(|class| class.name() == name.as_str());
-    names
-        .iter()
-        .map(|name| {
-            let told = || Told::new(format!("there is no class `{name}`")).hint("alert, state, pane or raw");
-            class(name).ok_or_else(|| told().into())
-        })
-        .collect()
 }

@@ -38,13 +38,22 @@ pub struct Args {
     /// Show the events that came too late instead
     #[arg(long, conflicts_with_all = ["key", "start", "end"])]
     late: bool,
+    /// Of another site, from which records are fetched (`millpond site trusts`)
+    #[arg(long, value_name = "NAME", conflicts_with = "late")]
+    site: Option<String>,
     #[command(flatten)]
     remote: Remote,
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let limit = args.limit.map(|limit| limit.to_string());
-    let query = query_string(&[("key", args.key), ("start", args.start), ("end", args.end), ("limit", limit)]);
+    let query = query_string(&[
+        ("key", args.key),
+        ("start", args.start),
+        ("end", args.end),
+        ("limit", limit),
+        ("site", args.site),
+    ]);
     let late = if args.late { "/late" } else { "" };
     let answer = args.remote.get(&format!("/v1/windows/{}{late}{query}", escape(&args.window))).await?;
     let items = table::items(&answer);

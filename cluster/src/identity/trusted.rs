@@ -105,10 +105,7 @@ fn path_of_revoked(site: &str) -> String {
 /// # Errors
 /// When the disk refuses.
 pub fn save_trusted(disk: &dyn Disk, trusted: &Trusted) -> Result<(), IdentityError> {
-    let Trusted { site, authority, terms, addresses, take } = trusted.clone();
-    let authority = pem::encode(pem::CERTIFICATE, &authority);
-    let file = File { classes: terms.classes, devices: terms.devices, addresses, take, authority, site };
-    let text = toml::to_string(&file).map_err(|error| damaged(TRUSTED, error.to_string()))?;
+    let text = written(trusted)?;
     disk.write(&path_of(&trusted.site), text.as_bytes()).map_err(failed(TRUSTED))
 }
 
@@ -132,19 +129,30 @@ pub fn load_trusted(disk: &dyn Disk) -> Result<Vec<Trusted>, IdentityError> {
     let mut all = Vec::new();
     for name in disk.list(TRUSTED).map_err(failed(TRUSTED))?.iter().filter(|name| name.ends_with(".toml")) {
         let Some(bytes) = disk.read(&format!("{TRUSTED}/{name}")).map_err(failed(TRUSTED))? else { continue };
-        let wrong = |why: String| damaged(TRUSTED, format!("{name}: {why}"));
-        let text = String::from_utf8(bytes).map_err(|_| wrong("it is not text".to_owned()))?;
-        let file: File = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        let trusted = Trusted::new(&file.authority, Terms { classes: file.classes, devices: file.devices })?;
-        if trusted.site != file.site || path_of(&file.site) != format!("{TRUSTED}/{name}") {
-            return Err(wrong(format!("the certificate is that of {}", trusted.site)));
-        }
-        if let Some(address) = file.addresses.iter().find(|address| !is_address(address)) {
-            return Err(wrong(format!("{address:?} is no address such as 10.1.0.5:7800")));
-        }
-        all.push(Trusted { addresses: file.addresses, take: file.take, ..trusted });
+        all.push(parse(name, &bytes)?);
     }
     Ok(all)
+}
+
+fn written(trusted: &Trusted) -> Result<String, IdentityError> {
+    let Trusted { site, authority, terms, addresses, take } = trusted.clone();
+    let authority = pem::encode(pem::CERTIFICATE, &authority);
+    let file = File { classes: terms.classes, devices: terms.devices, addresses, take, authority, site };
+    toml::to_string(&file).map_err(|error| damaged(TRUSTED, error.to_string()))
+}
+
+fn parse(name: &str, bytes: &[u8]) -> Result<Trusted, IdentityError> {
+    let wrong = |why: String| damaged(TRUSTED, format!("{name}: {why}"));
+    let text = std::str::from_utf8(bytes).map_err(|_| wrong("it is not text".to_owned()))?;
+    let file: File = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+    let trusted = Trusted::new(&file.authority, Terms { classes: file.classes, devices: file.devices })?;
+    if trusted.site != file.site || format!("{}.toml", file.site) != name {
+        return Err(wrong(format!("the certificate is that of {}", trusted.site)));
+    }
+    if let Some(address) = file.addresses.iter().find(|address| !is_address(address)) {
+        return Err(wrong(format!("{address:?} is no address such as 10.1.0.5:7800")));
+    }
+    Ok(Trusted { addresses: file.addresses, take: file.take, ..trusted })
 }
 
 /// The longest list of revoked nodes that the site's authority has signed, as far as it came here. Blocks.
@@ -159,4 +167,54 @@ pub(crate) fn load_revoked_of(disk: &dyn Disk, trusted: &Trusted) -> Revocations
 /// When the disk refuses.
 pub(crate) fn save_revoked_of(disk: &dyn Disk, site: &str, list: &Revocations) -> Result<(), IdentityError> {
     disk.write(&path_of_revoked(site), &list.encode()).map_err(failed(TRUSTED))
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_core::time::Timestamp;
+
+    use super::*;
+    use crate::identity::{Authority, Key};
+
+    fn bakery() -> Trusted {
+        let authority = Authority::found("bakery", &Key::new([1; 32]), Timestamp(1_800_000_000_000_000_000));
+        let terms = Terms { classes: vec![Class::Pane], devices: vec!["oven-*".to_owned()] };
+        let (authority, addresses) = (authority.certificate().clone(), vec!["oven.example:7800".to_owned()]);
+        Trusted { site: "bakery".to_owned(), authority, terms, addresses, take: vec![Class::Alert] }
+    }
+
+    #[test]
+    fn a_trust_file_is_read_as_it_was_written() {
+        let text = written(&bakery()).unwrap();
+        assert_eq!(parse("bakery.toml", text.as_bytes()).unwrap(), bakery());
+    }
+
+    #[test]
+    fn a_file_of_a_site_and_its_classes_alone_means_all_devices_and_nothing_fetched() {
+        let text = written(&bakery()).unwrap();
+        let lines =
+            text.lines().filter(|line| !["devices", "addresses", "take"].iter().any(|key| line.starts_with(key)));
+        let read = parse("bakery.toml", lines.collect::<Vec<_>>().join("\n").as_bytes()).unwrap();
+        assert!(read.terms.has_all_devices() && read.addresses.is_empty());
+        assert_eq!(read.take, Class::ALL);
+    }
+
+    #[test]
+    fn a_file_that_says_something_else_is_not_believed() {
+        let text = written(&bakery()).unwrap();
+        let check = |name: &str, text: &str, words: &str| {
+            let error = parse(name, text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        };
+        check("mill.toml", &text, "the certificate is that of bakery");
+        check(
+            "bakery.toml",
+            &text.replace("site = \"bakery\"", "site = \"mill\""),
+            "the certificate is that of bakery",
+        );
+        check("bakery.toml", &text.replace("oven.example:7800", "oven.example"), "is no address");
+        check("bakery.toml", &text.replace("classes", "clases"), "clases");
+        check("bakery.toml", &text.replace("pane", "panes"), "panes");
+        check("bakery.toml", &text.replace("BEGIN CERTIFICATE", "BEGIN LETTER"), "not the certificate");
+    }
 }

@@ -6,17 +6,29 @@ use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 #[derive(Debug)]
 pub(super) struct Measures {
     pub lag: IntGaugeVec,
+    pub silent: IntGaugeVec,
     pub taken: IntCounterVec,
     pub given: IntCounterVec,
     pub refused: IntCounterVec,
 }
 
 impl Measures {
+    /// Nothing is taken from a site any more.
+    pub fn forget(&self, site: &str) {
+        for gauge in [&self.lag, &self.silent] {
+            let _ = gauge.remove_label_values(&[site]);
+        }
+    }
+
     pub fn new(registry: &Registry) -> Result<Measures, prometheus::Error> {
         let opts = |name: &str, help: &str| Opts::new(name, help);
         let measures = Measures {
             lag: IntGaugeVec::new(
                 opts("millpond_other_site_lag_records", "Records that another site offers and that are not here yet"),
+                &["site"],
+            )?,
+            silent: IntGaugeVec::new(
+                opts("millpond_other_site_silent_seconds", "How long no node of another site has said what it has"),
                 &["site"],
             )?,
             taken: IntCounterVec::new(
@@ -35,7 +47,9 @@ impl Measures {
                 &["site"],
             )?,
         };
-        registry.register(Box::new(measures.lag.clone()))?;
+        for gauge in [&measures.lag, &measures.silent] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
         for counter in [&measures.taken, &measures.given, &measures.refused] {
             registry.register(Box::new(counter.clone()))?;
         }

@@ -84,6 +84,8 @@ impl Shelf {
             origin: life.origin,
             incarnation: life.incarnation,
             reader: open.reader.clone(),
+            // Who asks looks for it.
+            left_out: millpond_core::ids::Seq(0),
         };
         Some((held.copies.iter().map(copy).collect(), held.windows.clone()))
     }

@@ -1,6 +1,6 @@
 //! Carries out what [`Taking`] decides: one task for each site that something is taken from.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use millpond_core::{ids::Origin, time::Span};
 use millpond_env::Mono;
@@ -30,7 +30,9 @@ struct Taker {
     taking: Taking,
     /// By door, while they are connected.
     links: Vec<Option<SiteLink>>,
-    names: std::collections::BTreeMap<Origin, String>,
+    names: BTreeMap<Origin, String>,
+    /// When a node of the site answered last.
+    heard_at: Mono,
 }
 
 pub(super) async fn take(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: CancellationToken) {
@@ -39,8 +41,8 @@ pub(super) async fn take(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: Cancel
     let held = env.unblock(move || from.shelf.held(&site)).await.unwrap_or_default();
     let doors = trusted.addresses.len();
     let links = (0..doors).map(|_| None).collect();
-    let mut taker =
-        Taker { sites, trusted, taking: Taking::new(doors, held), links, names: std::collections::BTreeMap::new() };
+    let heard_at = env.now();
+    let mut taker = Taker { sites, trusted, taking: Taking::new(doors, held), links, names: BTreeMap::new(), heard_at };
     taker.show();
     loop {
         tokio::select! {
@@ -57,6 +59,8 @@ impl Taker {
     }
 
     async fn next(&mut self) {
+        let silent = self.sites.env.now().since(self.heard_at).0 / 1_000_000_000;
+        self.sites.measures.silent.with_label_values(&[&self.trusted.site]).set(silent);
         match self.taking.step(self.now()) {
             Step::Wait { until } => {
                 let span = Mono(until.0).since(self.sites.env.now());
@@ -125,6 +129,7 @@ impl Taker {
 
     async fn offered(&mut self, door: usize, offers: Offers) {
         let Offers { offers, mut windows, revoked } = offers;
+        self.heard_at = self.sites.env.now();
         self.sites.told_of_revocations(&self.trusted.site, &revoked);
         self.names.extend(offers.iter().map(|offer| (offer.origin, offer.name.clone())));
         let now = self.now();

@@ -25,7 +25,7 @@ use rustls::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Event, GOODBYE, MALFORMED, MEETING, OpenError, REFUSED, Shared, config,
+    Dialect, Event, GOODBYE, MALFORMED, MEETING, OpenError, REFUSED, Shared, config,
     frame::{self, LinkError},
     meet, protocol_of,
     request::{Replies, ReplyFrames},
@@ -205,7 +205,7 @@ async fn question(
     let Some(kind) = frame::read_kind(&mut receive).await? else { return Ok(()) };
     let _ = send.set_priority(frame::priority(frame::class_of(kind)?));
     let Some(frame) = frame::read(&mut receive, sites::QUESTION_BYTES_MAX).await? else { return Ok(()) };
-    shared.tell(Event::OtherSite { site, from, frame, replies: Replies::new(send, None) }).await
+    shared.tell(Event::OtherSite { site, from, frame, replies: Replies::new(send, Dialect::Own, None) }).await
 }
 
 pub(super) async fn call(shared: &Shared, site: &str, addrs: &[SocketAddr]) -> Result<SiteLink, String> {

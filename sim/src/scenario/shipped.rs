@@ -8,7 +8,7 @@ pub struct Shipped {
 }
 
 /// In the order of `sim list`.
-pub const SHIPPED: [Shipped; 16] = [
+pub const SHIPPED: [Shipped; 17] = [
     Shipped { name: "offline_24h", text: include_str!("../../scenarios/offline_24h.toml") },
     Shipped { name: "crash_storm", text: include_str!("../../scenarios/crash_storm.toml") },
     Shipped { name: "disk_full", text: include_str!("../../scenarios/disk_full.toml") },
@@ -24,6 +24,7 @@ pub const SHIPPED: [Shipped; 16] = [
     Shipped { name: "history_epoch", text: include_str!("../../scenarios/history_epoch.toml") },
     Shipped { name: "expired_certificate", text: include_str!("../../scenarios/expired_certificate.toml") },
     Shipped { name: "version_skew", text: include_str!("../../scenarios/version_skew.toml") },
+    Shipped { name: "site_to_site", text: include_str!("../../scenarios/site_to_site.toml") },
     Shipped { name: "twenty_boxes", text: include_str!("../../scenarios/twenty_boxes.toml") },
 ];
 

@@ -3,14 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use millpond_cluster::{
-    identity::{self, IdentityError, Key, Member, NodeIdentity, Order},
+    identity::{self, IdentityError, Key, Member, NodeIdentity, Order, Trusted},
     quic::Identity,
 };
 use millpond_core::{
     ids::{Incarnation, Origin},
+    record::Class,
     time::Span,
 };
 use millpond_env::Disk;
+use millpond_proto::sites::terms::Terms;
 
 use crate::world::{clock::EPOCH, core::seed_of};
 
@@ -22,8 +24,20 @@ pub struct Authority {
 
 impl Authority {
     pub fn new(seed: u64) -> Authority {
+        Authority::named(seed, "site")
+    }
+
+    /// The authority of a site of this name.
+    pub fn named(seed: u64, site: &str) -> Authority {
         let key = Key::new(seed_of(seed, "certificate/authority"));
-        Authority { seed, authority: identity::Authority::found("site", &key, EPOCH) }
+        Authority { seed, authority: identity::Authority::found(site, &key, EPOCH) }
+    }
+
+    /// The site as another one trusts it.
+    pub fn trusted(&self, terms: Terms, addresses: Vec<String>) -> Trusted {
+        let authority = self.authority.certificate().clone();
+        let site = self.node("anybody").site.clone();
+        Trusted { site, authority, terms, addresses, take: Class::ALL.to_vec() }
     }
 
     /// Certificates are valid for so long.

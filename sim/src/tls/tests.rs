@@ -13,6 +13,7 @@ use quinn::{Connection, Endpoint, TransportConfig};
 
 mod joins;
 mod links;
+mod others;
 
 use super::{Authority, provider};
 use crate::world::{HostSpec, World, core::HostId, net::LinkSpec};

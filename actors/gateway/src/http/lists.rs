@@ -17,6 +17,7 @@ use super::{
     login::Who,
     params::{At, Params, limit},
     problem::{Code, Problem},
+    site,
 };
 use crate::port::AlertAction;
 
@@ -53,6 +54,7 @@ pub(super) struct PanesAsked {
     start: Option<At>,
     end: Option<At>,
     limit: Option<usize>,
+    site: Option<String>,
 }
 
 pub(super) async fn window(
@@ -61,6 +63,12 @@ pub(super) async fn window(
     Params(asked): Params<PanesAsked>,
 ) -> Answer {
     let (start, end) = (asked.start.map(|start| start.0), asked.end.map(|end| end.0));
+    if let Some(site) = &asked.site {
+        let question = json!({
+            "what": "panes", "window": name, "key": asked.key, "start": start, "end": end, "limit": limit(asked.limit),
+        });
+        return site::of_other(&door, site, question).await;
+    }
     let panes = door.node.window(&name, asked.key, start, end, limit(asked.limit)).await?;
     Ok(Json(json!({"window": name, "panes": panes})))
 }
@@ -86,11 +94,18 @@ pub(super) struct AlertsAsked {
     state: Option<String>,
     rule: Option<String>,
     limit: Option<usize>,
+    site: Option<String>,
 }
 
 pub(super) async fn alerts(State(door): State<Arc<Door>>, Params(asked): Params<AlertsAsked>) -> Answer {
     if asked.state.as_deref().is_some_and(|state| !["pending", "firing", "resolved"].contains(&state)) {
         return Err(Problem::new(Code::BadParameter).because("`state` is none of `pending`, `firing`, `resolved`"));
+    }
+    if let Some(site) = &asked.site {
+        let question = json!({
+            "what": "alerts", "state": asked.state, "rule": asked.rule, "limit": limit(asked.limit),
+        });
+        return site::of_other(&door, site, question).await;
     }
     let alerts = door.node.alerts(asked.state, asked.rule, limit(asked.limit)).await?;
     Ok(Json(json!({"alerts": alerts})))

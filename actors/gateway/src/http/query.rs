@@ -12,7 +12,7 @@ use millpond_core::{
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeSeq};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     Door,
@@ -34,6 +34,7 @@ pub(super) struct Range {
     aggregate: Option<Aggregate>,
     step: Option<Span>,
     limit: Option<usize>,
+    site: Option<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -50,7 +51,12 @@ enum Aggregate {
 }
 
 pub(super) async fn query(State(door): State<Arc<Door>>, Params(range): Params<Range>) -> Result<Response, Problem> {
-    let answer = door.node.query(checked(range, door.env.wall())?).await?;
+    let (site, query) = (range.site.clone(), checked(range, door.env.wall())?);
+    if let Some(site) = site {
+        let question = json!({ "what": "query", "query": query });
+        return Ok(super::site::of_other(&door, &site, question).await?.into_response());
+    }
+    let answer = door.node.query(query).await?;
     let body = serde_json::to_vec(&Answer::of(&answer))
         .map_err(|error| Problem::new(Code::Failed).because(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())

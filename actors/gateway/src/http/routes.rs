@@ -44,6 +44,7 @@ const fn param(name: &'static str, about: &'static str) -> Param {
 const LIMIT: Param = param("limit", "Lines to answer with. Default 100, at most 10000.");
 const START: Param = param("start", "Inclusive: RFC 3339, or epoch seconds or milliseconds.");
 const END: Param = param("end", "Exclusive, in the same forms.");
+const SITE: Param = param("site", "Another site, from which records are fetched. Default: this one.");
 
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = data();
@@ -83,6 +84,7 @@ fn data() -> Vec<Route> {
                         ),
                         param("step", "Length of a step, such as 10s, 5m or 1h. Needs `aggregate`."),
                         param("limit", "Points to answer with. Default 100000, at most 500000."),
+                        SITE,
                     ]
                 },
             ),
@@ -112,18 +114,78 @@ fn state() -> Vec<Route> {
         route("get", "/v1/devices", Operator, get(lists::devices), "Known devices, by name.", "Devices")
             .params(const { &[param("after", "Only names after this one."), LIMIT] }),
         route("get", "/v1/devices/{device}", Operator, get(lists::device), "What is known of a device.", "Any"),
-        route("post", "/v1/devices/{device}/quarantine", Admin, post(lists::quarantine), "Sets a device apart: its events become dead letters.", "Any"),
-        route("post", "/v1/devices/{device}/release", Admin, post(lists::release), "Takes a device out of quarantine.", "Any"),
-        route("get", "/v1/windows/{window}", Operator, get(lists::window), "Newest revision of each pane of a window, newest first.", "Panes")
-            .params(const { &[param("key", "Only panes of this key: a device, a type, or nothing for the whole node."), START, END, LIMIT] }),
-        route("get", "/v1/windows/{window}/late", Operator, get(lists::late), "Events that came too late for a window, newest first.", "Late")
-            .params(const { &[LIMIT] }),
-        route("get", "/v1/alerts", Operator, get(lists::alerts), "Alerts, newest first.", "Alerts").params(
-            const { &[param("state", "pending, firing or resolved."), param("rule", "Only alerts of this rule."), LIMIT] },
+        route(
+            "post",
+            "/v1/devices/{device}/quarantine",
+            Admin,
+            post(lists::quarantine),
+            "Sets a device apart: its events become dead letters.",
+            "Any",
         ),
-        route("post", "/v1/alerts/{alert}/acknowledge", Operator, post(lists::acknowledge), "Says that somebody takes care of an alert.", "Any"),
+        route(
+            "post",
+            "/v1/devices/{device}/release",
+            Admin,
+            post(lists::release),
+            "Takes a device out of quarantine.",
+            "Any",
+        ),
+        route(
+            "get",
+            "/v1/windows/{window}",
+            Operator,
+            get(lists::window),
+            "Newest revision of each pane of a window, newest first.",
+            "Panes",
+        )
+        .params(
+            const {
+                &[
+                    param("key", "Only panes of this key: a device, a type, or nothing for the whole node."),
+                    START,
+                    END,
+                    LIMIT,
+                    SITE,
+                ]
+            },
+        ),
+        route(
+            "get",
+            "/v1/windows/{window}/late",
+            Operator,
+            get(lists::late),
+            "Events that came too late for a window, newest first.",
+            "Late",
+        )
+        .params(const { &[LIMIT] }),
+        route("get", "/v1/alerts", Operator, get(lists::alerts), "Alerts, newest first.", "Alerts").params(
+            const {
+                &[
+                    param("state", "pending, firing or resolved."),
+                    param("rule", "Only alerts of this rule."),
+                    LIMIT,
+                    SITE,
+                ]
+            },
+        ),
+        route(
+            "post",
+            "/v1/alerts/{alert}/acknowledge",
+            Operator,
+            post(lists::acknowledge),
+            "Says that somebody takes care of an alert.",
+            "Any",
+        ),
         route("post", "/v1/alerts/{alert}/resolve", Operator, post(lists::resolve), "Ends an alert by hand.", "Any"),
-        route("get", "/v1/dead-letters", Operator, get(lists::dead_letters), "Rejected input with the reasons, oldest first.", "DeadLetters").params(
+        route(
+            "get",
+            "/v1/dead-letters",
+            Operator,
+            get(lists::dead_letters),
+            "Rejected input with the reasons, oldest first.",
+            "DeadLetters",
+        )
+        .params(
             const {
                 &[
                     param("reason", "Only this reason, such as out_of_range."),
@@ -133,9 +195,31 @@ fn state() -> Vec<Route> {
                 ]
             },
         ),
-        route("post", "/v1/dead-letters/replay", Admin, post(lists::replay), "Submits dead letters again; those that pass leave the store.", "Any"),
-        route("get", "/v1/drops", Operator, get(lists::drops), "Records that were given up, with the reasons.", "Drops").params(const { &[LIMIT] }),
-        route("get", "/v1/journal", Operator, get(lists::journal), "Sequence numbers, sizes, cursors and quotas of the journal.", "Any"),
+        route(
+            "post",
+            "/v1/dead-letters/replay",
+            Admin,
+            post(lists::replay),
+            "Submits dead letters again; those that pass leave the store.",
+            "Any",
+        ),
+        route(
+            "get",
+            "/v1/drops",
+            Operator,
+            get(lists::drops),
+            "Records that were given up, with the reasons.",
+            "Drops",
+        )
+        .params(const { &[LIMIT] }),
+        route(
+            "get",
+            "/v1/journal",
+            Operator,
+            get(lists::journal),
+            "Sequence numbers, sizes, cursors and quotas of the journal.",
+            "Any",
+        ),
     ]
 }
 

@@ -23,6 +23,11 @@ async fn ask(door: &Door, what: &str, body: Value) -> Answer {
     Ok(Json(door.node.site(what, body).await?))
 }
 
+/// A question about another site, from which this one fetches records.
+pub(super) async fn of_other(door: &Door, site: &str, question: Value) -> Answer {
+    ask(door, "other_site", json!({ "site": site, "question": question })).await
+}
+
 async fn read_json(door: &Door, body: Body) -> Result<Value, Problem> {
     let bytes = body::read(door, body).await?;
     serde_json::from_slice(&bytes).map_err(|error| Problem::new(Code::BadRequestBody).because(error.to_string()))

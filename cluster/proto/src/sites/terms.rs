@@ -13,7 +13,7 @@ use millpond_core::{
     batch::Batch,
     block,
     planted::{self, Bug},
-    record::{self, Class, Home, RecordKind, Track},
+    record::{self, Class, Home, LeftOut, RecordKind, Track},
     rule::{Condition, RuleSpec},
     schema::Pattern,
     window::{GroupBy, LateEvent, Pane, WindowSpec},
@@ -114,7 +114,9 @@ impl Filter {
 
     /// What may leave of a record, when anything may.
     pub fn record(&mut self, record: Record) -> Option<Record> {
-        if !self.classes.contains(&record.kind.class()) {
+        // Panes cannot be read without it.
+        let class = if record.kind == RecordKind::LeftOut { Class::Pane } else { record.kind.class() };
+        if !self.classes.contains(&class) {
             return None;
         }
         let Some(devices) = &self.devices else { return Some(record) };
@@ -131,6 +133,7 @@ impl Filter {
             RecordKind::Late => part_of_list(record, |event: &LateEvent| device(&event.device)),
             RecordKind::Homes => part_of_list(record, |home: &Home| device(&home.device)),
             RecordKind::Twin => part_of_list(record, |(name, _): &(String, Reported)| device(name)),
+            RecordKind::LeftOut => part_of_list(record, |left: &LeftOut| device(&left.device)),
             RecordKind::DropRange => Some(record),
         }
     }

@@ -231,6 +231,7 @@ impl Stage {
             repairs: Vec::new(),
             up: vec![(second(0), second(300))],
             samples: samples.collect(),
+            others: Vec::new(),
             failed_starts: Default::default(),
         };
         let answer = |n: i64| Probe {

@@ -1,0 +1,23 @@
+//! What boxes of one site let another site have.
+
+use millpond_core::record::Class;
+use serde::{Deserialize, Serialize};
+
+/// Another site with which a box exchanges records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrustSpec {
+    pub site: String,
+    /// What its boxes may have.
+    pub classes: Vec<Class>,
+    /// Of which devices, as patterns. Default: all.
+    #[serde(default = "all_devices")]
+    pub devices: Vec<String>,
+    /// Boxes of the other site from which this one fetches what it may have. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
+}
+
+fn all_devices() -> Vec<String> {
+    vec!["*".to_owned()]
+}
