@@ -108,3 +108,37 @@ fn what_is_wrong_with_a_trusted_site_is_said_with_a_hint() {
     check(&["trust", &own, "--devices", "oven-?"], &["only `*`", "hint:"]);
     check(&["distrust", "bakery"], &["bakery", "millpond site trusts"]);
 }
+
+#[test]
+fn a_node_that_another_site_has_revoked_is_not_believed() {
+    let folder = folder();
+    let config = write(folder.path(), "edge.toml", CONFIG);
+    let (mill, north) = Place::found("mill", "north", &config, &[]);
+    let (bakery, oven) = Place::found("bakery", "oven", &config, &[]);
+    let mixer = Place::join(&bakery, "mixer");
+    let third = mixer.start(&config, &[]);
+    let certificate = |place: &Place| place.data().join("identity/site.crt").display().to_string();
+    let door = north.site.expect("it is in a site").to_string();
+    assert!(site(&["trust", &certificate(&bakery), "--classes", "raw"], &mill).status.success());
+    for place in [&bakery, &mixer] {
+        assert!(site(&["trust", &certificate(&mill), "--address", &door], place).status.success());
+    }
+    assert_eq!(north.post("/v1/telemetry", "application/x-ndjson", &events("press-1")), Some(200));
+    for node in [&oven, &third] {
+        node.wait_for("the mill's events", |node| {
+            (node.metric("millpond_other_site_taken_records_total") > 0.0).then_some(())
+        });
+    }
+    let revoked = Command::new(MILLPOND).args(["node", "revoke", &mixer.origin, "--data"]).arg(bakery.data()).output();
+    assert!(revoked.expect("it runs").status.success());
+    // The oven tells the mill, which ends the connection and takes no other.
+    third.wait_for("a refusal", |_| {
+        let words = mixer.words();
+        (words.contains("a node of another site was not reached") && words.contains("revoked")).then_some(())
+    });
+    assert_eq!(north.post("/v1/telemetry", "application/x-ndjson", &events("press-2")), Some(200));
+    let before = third.metric("millpond_other_site_taken_records_total");
+    oven.wait_for("the mill's next events", |oven| (values(oven, "press-2", "&site=mill") == 60).then_some(()));
+    assert_eq!(third.metric("millpond_other_site_taken_records_total"), before);
+    [third, oven, north].into_iter().for_each(Node::terminate);
+}

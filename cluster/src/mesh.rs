@@ -75,7 +75,7 @@ use self::{others::MeshOthers, state::State};
 use crate::{
     habits::Habits,
     identity::{IdentityError, NodeIdentity, files},
-    sites::{self, Sites},
+    sites::{Shelf, Sites},
     transport::{Event, OpenError, Options, Transport},
 };
 
@@ -164,8 +164,6 @@ pub(crate) enum MeshMsg {
     OnOffer(oneshot::Sender<Vec<OnOffer>>),
     /// The links to the other nodes of the site.
     Links(oneshot::Sender<Vec<crate::transport::Link>>),
-    /// What is exchanged with other sites, once, at the start.
-    Sites(Sites),
     Operate {
         what: String,
         body: Json,
@@ -222,6 +220,7 @@ pub(crate) struct Arguments {
     /// Copies that earlier lives left here.
     pub found: Vec<(Life, copies::Open)>,
     pub copies: Shared,
+    pub sites: Sites,
 }
 
 /// The copies that can be read, for those who ask without the actor.
@@ -248,9 +247,13 @@ impl Mesh {
         let kept = env.unblock(move || files::save_address(disk.as_ref(), advertised)).await;
         kept.unwrap_or(Ok(()))?;
         let listing = env.clone();
-        let found = env.unblock(move || copies::Copies::found(&listing)).await;
-        let found = found.unwrap_or_else(|| Err(std::io::ErrorKind::Interrupted.into())).map_err(MeshError::Copies)?;
+        let retention = millpond_actors::retention_of_copies(config);
+        let found = env.unblock(move || Ok((copies::Copies::found(&listing)?, Shelf::open(listing, retention)?))).await;
+        let found = found.unwrap_or_else(|| Err(std::io::ErrorKind::Interrupted.into()));
+        let (found, shelf) = found.map_err(MeshError::Copies)?;
         let copies = Shared::default();
+        let settings = running.settings.clone();
+        let sites = Sites::new(env.clone(), transport.clone(), settings, shelf, &running.registry)?;
         let arguments = Arguments {
             env: env.clone(),
             config: Arc::new(config.clone()),
@@ -262,11 +265,11 @@ impl Mesh {
             habits,
             found,
             copies: copies.clone(),
+            sites: sites.clone(),
         };
         let started = Actor::spawn(None, MeshActor, arguments).await;
         let (actor, _) = started.map_err(|error| MeshError::Actor(error.to_string()))?;
-        let sites = open_sites(&env, config, &transport, &actor, running).await?;
-        let _ = actor.cast(MeshMsg::Sites(sites.clone()));
+        sites.join(actor.clone());
         let (to, others) = (actor.clone(), sites.clone());
         env.spawn(async move {
             while let Some(event) = events.recv().await {
@@ -301,24 +304,6 @@ impl Mesh {
         }
         let _ = self.env.timeout(GOODBYE, self.transport.close()).await;
         self.actor.stop(None);
-    }
-}
-
-async fn open_sites(
-    env: &Env,
-    config: &Config,
-    transport: &Transport,
-    actor: &ActorRef<MeshMsg>,
-    running: &Running,
-) -> Result<Sites, MeshError> {
-    let (inside, config, transport, actor) = (env.clone(), config.clone(), transport.clone(), actor.clone());
-    let (settings, registry) = (running.settings.clone(), running.registry.clone());
-    let opened = env.unblock(move || Sites::open(inside, &config, transport, actor, settings, &registry)).await;
-    match opened {
-        Some(Ok(sites)) => Ok(sites),
-        Some(Err(sites::OpenError::Metrics(error))) => Err(error.into()),
-        Some(Err(sites::OpenError::Copies(error))) => Err(MeshError::Copies(error)),
-        None => Err(MeshError::Copies(std::io::ErrorKind::Interrupted.into())),
     }
 }
 

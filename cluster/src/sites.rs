@@ -22,13 +22,11 @@ mod taking;
 
 use std::{
     collections::BTreeMap,
-    io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
 use millpond_actors::{
-    config::Config,
     other_sites::{self, Question},
     settings::Current,
 };
@@ -42,8 +40,9 @@ use serde_json::json;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::measures::Measures;
 pub use self::shelf::FOLDER;
-use self::{measures::Measures, shelf::Shelf};
+pub(crate) use self::shelf::Shelf;
 use crate::{
     identity::{self, Revocations, Trusted},
     mesh::MeshMsg,
@@ -60,7 +59,7 @@ pub(crate) struct Sites(Arc<Inner>);
 pub(crate) struct Inner {
     env: Env,
     transport: Transport,
-    actor: ActorRef<MeshMsg>,
+    mesh: OnceLock<ActorRef<MeshMsg>>,
     settings: Current,
     shelf: Shelf,
     measures: Measures,
@@ -102,21 +101,24 @@ pub(crate) struct Looked {
 }
 
 impl Sites {
-    /// With the copies that earlier lives left here. Blocks.
+    /// With the copies that earlier lives left here. Nothing is exchanged before [`join`](Sites::join).
     ///
     /// # Errors
-    /// When the folder cannot be listed, or the metrics are there already.
-    pub fn open(
+    /// When the metrics are there already.
+    pub fn new(
         env: Env,
-        config: &Config,
         transport: Transport,
-        actor: ActorRef<MeshMsg>,
         settings: Current,
+        shelf: Shelf,
         registry: &Registry,
-    ) -> Result<Sites, OpenError> {
-        let shelf = Shelf::open(env.clone(), millpond_actors::retention_of_copies(config))?;
+    ) -> Result<Sites, prometheus::Error> {
         let (measures, state) = (Measures::new(registry)?, Mutex::default());
-        Ok(Sites(Arc::new(Inner { env, transport, actor, settings, shelf, measures, state })))
+        Ok(Sites(Arc::new(Inner { env, transport, mesh: OnceLock::new(), settings, shelf, measures, state })))
+    }
+
+    /// Once, when the mesh is up.
+    pub fn join(&self, mesh: ActorRef<MeshMsg>) {
+        let _ = self.0.mesh.set(mesh);
     }
 
     /// Goes on with what the files say now. Files that cannot be read change nothing.
@@ -199,15 +201,6 @@ impl Sites {
     }
 }
 
-/// Why nothing can be exchanged.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    #[error(transparent)]
-    Copies(#[from] io::Error),
-    #[error(transparent)]
-    Metrics(#[from] prometheus::Error),
-}
-
 impl State {
     /// Those that are new or different, of which fetching begins.
     fn replace(&mut self, trusted: Vec<(Trusted, Revocations)>) -> Vec<(Arc<Trusted>, CancellationToken)> {
@@ -285,7 +278,7 @@ impl Inner {
 
     async fn ask_mesh<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> MeshMsg) -> Option<T> {
         let (reply, answer) = oneshot::channel();
-        self.actor.cast(question(reply)).ok()?;
+        self.mesh.get()?.cast(question(reply)).ok()?;
         answer.await.ok()
     }
 }

@@ -117,7 +117,7 @@ impl Rehearsal {
                 node.config.site.seeds.extend(called.map(|other| format!("{}:{}", other.name, SITE_PORT)));
             }
             if let Some(site) = &spec.site {
-                let mut authority = Authority::named(site_seed(options.seed, site), site);
+                let mut authority = authority(options.seed, site);
                 if let Some(life) = spec.certificate_life {
                     node.habits.certificate_life = life;
                     authority = authority.with_validity(life);
@@ -435,7 +435,11 @@ fn open_others(world: &World, host: HostId) -> Vec<OtherCopy> {
 fn trusted(seed: u64, trust: &TrustSpec) -> Trusted {
     let terms = Terms { classes: trust.classes.clone(), devices: trust.devices.clone() };
     let addresses = trust.from.iter().map(|name| format!("{name}:{SITE_PORT}")).collect();
-    Authority::named(site_seed(seed, &trust.site), &trust.site).trusted(terms, addresses)
+    authority(seed, &trust.site).trusted(terms, addresses)
+}
+
+fn authority(seed: u64, site: &str) -> Authority {
+    Authority::named(site_seed(seed, site), site)
 }
 
 fn with_cause(error: &dyn std::error::Error) -> String {

@@ -70,13 +70,16 @@ impl State {
                     let _ = reply.send(found.await.map(Json::Array));
                 });
             }
-            others::OTHER_SITE => match (others::question_of(&body), self.sites.clone()) {
-                (Some((site, question)), Some(sites)) => self.env.spawn(async move {
+            others::OTHER_SITE => {
+                let Some((site, question)) = others::question_of(&body) else {
+                    return self.answer(replies, Said::Unknown);
+                };
+                let sites = self.sites.clone();
+                self.env.spawn(async move {
                     let unknown = || Err(AskError::NotFound(format!("nothing of a site `{site}` is here")));
                     let _ = reply.send(sites.answer(&site, question).await.unwrap_or_else(unknown));
-                }),
-                _ => return self.answer(replies, Said::Unknown),
-            },
+                });
+            }
             _ => return self.answer(replies, Said::Unknown),
         }
         self.env.spawn(async move {

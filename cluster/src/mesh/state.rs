@@ -154,12 +154,14 @@ pub(crate) struct State {
     pub(super) metrics: MeshMetrics,
     pub(super) upkeep: Upkeep,
     pub(super) dialect: Dialect,
-    pub(super) sites: Option<Sites>,
+    pub(super) sites: Sites,
 }
 
 impl State {
     pub fn new(args: Arguments, actor: ActorRef<MeshMsg>) -> Result<State, MeshError> {
-        let Arguments { env, config, settings, identity, provider, node, transport, habits, found, copies: shared } =
+        let Arguments {
+            env, config, settings, identity, provider, node, transport, habits, found, copies: shared, sites,
+        } =
             args;
         let me = identity.origin;
         let to = actor.clone();
@@ -233,7 +235,7 @@ impl State {
             adoptions: Adoptions::default(),
             metrics,
             dialect: habits.dialect,
-            sites: None,
+            sites,
         };
         state.resolve_seeds();
         state.own_homes(last[Track::Results as usize])?;
@@ -276,7 +278,6 @@ impl State {
             }
             MeshMsg::OnOffer(reply) => drop(reply.send(self.on_offer())),
             MeshMsg::Links(reply) => drop(reply.send(self.peers.values().map(|peer| peer.link.clone()).collect())),
-            MeshMsg::Sites(sites) => self.sites = Some(sites),
             MeshMsg::Operate { what, body, reply } => self.operate(&what, &body, reply),
             MeshMsg::Written { then, stored } => self.written(then, stored),
             MeshMsg::Listens { device, on } => self.listens(&device, on),

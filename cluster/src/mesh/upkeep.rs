@@ -74,9 +74,7 @@ impl State {
     pub(super) fn looked(&mut self, looked: Option<Looked>) {
         self.upkeep.looking = false;
         let Some(Looked { revoked, signed, others }) = looked else { return };
-        if let Some(sites) = &self.sites {
-            sites.looked(sites::Looked { trusted: others, revoked: signed.clone() });
-        }
+        self.sites.looked(sites::Looked { trusted: others, revoked: signed.clone() });
         if signed.len() > self.upkeep.signed.len() {
             self.upkeep.heard.extend(signed.origins());
             self.upkeep.signed = signed;

@@ -28,7 +28,7 @@ use crate::{
 pub const FOLDER: &str = "sites";
 const WINDOWS: &str = "windows";
 
-pub(super) struct Shelf {
+pub(crate) struct Shelf {
     env: Env,
     retention: Retention,
     sites: Mutex<BTreeMap<String, Held>>,

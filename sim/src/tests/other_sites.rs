@@ -104,6 +104,15 @@ fn a_site_that_gives_whatever_is_asked_for_is_found() {
 }
 
 #[test]
+fn a_site_that_lacks_what_it_may_have_is_found() {
+    // The link is cut until the end, and nobody waits until the rest is there.
+    let text = SITES.replace("MORE", "").replace("duration = \"60s\"", "duration = \"150s\"");
+    let text = text.replace("settle = \"90s\"", "settle = \"1s\"\npromises = [\"keeps_to_terms\"]");
+    let report = run(&text.replace("lasts = \"25s\"", "lasts = \"200s\""), 1).report;
+    assert_eq!(report.holds(Promise::KeepsToTerms), Some(false), "{:#?}", report.broken);
+}
+
+#[test]
 fn who_is_not_trusted_gets_nothing() {
     // The mill does not know the bakery: its box calls, and is turned away.
     let text = SITES.replace("MORE", "");

@@ -41,6 +41,9 @@ pub fn summary(report: &Report, cpu: Option<Span>) -> String {
     let faults: Vec<String> = report.faults.iter().map(|(name, count)| format!("{name} {}", number(*count))).collect();
     let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(", ") };
     let _ = writeln!(text, "\n  faults: {faults}");
+    if counts.of_other_sites > 0 {
+        let _ = writeln!(text, "  of other sites: {} rows, panes and alerts", number(counts.of_other_sites));
+    }
     for node in &report.nodes {
         text.push_str(&of_node(node));
     }
