@@ -18,7 +18,8 @@ use millpond_core::{
     alert::Alert,
     block,
     ids::Seq,
-    record::{self, Class, Home, RecordKind},
+    record::{self, Class, Home, LeftOut, RecordKind},
+    rule::{Condition, RuleSpec},
     schema::Pattern,
     window::{GroupBy, LateEvent, Pane},
 };
@@ -104,11 +105,17 @@ struct Gate {
 impl Gate {
     fn new(terms: Option<&TrustSpec>, giver: &NodeEvidence) -> Gate {
         let windows = giver.config.windows.iter().filter(|window| window.by == GroupBy::Device);
-        let rules = giver.config.rules.iter().map(|rule| format!("rule {}", rule.name));
+        let windows: Vec<String> = windows.map(|window| format!("window {}", window.name)).collect();
+        let of_device = |rule: &&RuleSpec| match &rule.when {
+            Condition::Window { window, .. } => windows.contains(&format!("window {window}")),
+            _ => true,
+        };
+        let rules = giver.config.rules.iter().filter(of_device).map(|rule| format!("rule {}", rule.name));
+        let rules: Vec<String> = rules.collect();
         Gate {
             classes: terms.map(|terms| terms.classes.clone()).unwrap_or_default(),
             devices: terms.map(|terms| terms.devices.clone()).unwrap_or_default(),
-            by_device: windows.map(|window| format!("window {}", window.name)).chain(rules).collect(),
+            by_device: windows.into_iter().chain(rules).collect(),
         }
     }
 
@@ -139,8 +146,8 @@ fn compare(
             late.insert(row.seq.0);
         }
         parts(row, gate, |device, digest| {
-            let may = gate.allows(row.kind.class(), device) || row.kind == RecordKind::DropRange;
-            if may && gate.classes.contains(&row.kind.class()) {
+            let may = gate.allows(class_of(row.kind), device) || row.kind == RecordKind::DropRange;
+            if may && gate.classes.contains(&class_of(row.kind)) {
                 *allowed.entry((row.seq.0, digest)).or_default() += 1;
             }
         });
@@ -150,7 +157,7 @@ fn compare(
         each(copy, |row| {
             parts(row, gate, |device, digest| {
                 *found.entry((row.seq.0, digest)).or_default() += 1;
-                let may = gate.allows(row.kind.class(), device) || row.kind == RecordKind::DropRange;
+                let may = gate.allows(class_of(row.kind), device) || row.kind == RecordKind::DropRange;
                 if !known.contains(&row.seq.0) && !may {
                     more.add(|| format!("record {} of {}", row.seq.0, life.0.short()));
                 }
@@ -181,6 +188,11 @@ fn each(reader: &Reader, mut f: impl FnMut(&RecordRef<'_>)) -> Result<(), String
     Ok(())
 }
 
+/// What leaves events out belongs to the panes.
+fn class_of(kind: RecordKind) -> Class {
+    if kind == RecordKind::LeftOut { Class::Pane } else { kind.class() }
+}
+
 /// The parts of a record: whose each is, when it is of one device, and a digest of it.
 fn parts(row: &RecordRef<'_>, gate: &Gate, mut part: impl FnMut(Option<&str>, u64)) {
     match row.kind {
@@ -206,6 +218,7 @@ fn parts(row: &RecordRef<'_>, gate: &Gate, mut part: impl FnMut(Option<&str>, u6
         RecordKind::Late => list(row, |late: &LateEvent| part(Some(&late.device), digest(&record::encode(late)))),
         RecordKind::Homes => list(row, |home: &Home| part(Some(&home.device), digest(&record::encode(home)))),
         RecordKind::Twin => list(row, |twin: &(String, Reported)| part(Some(&twin.0), digest(&record::encode(twin)))),
+        RecordKind::LeftOut => list(row, |left: &LeftOut| part(Some(&left.device), digest(&record::encode(left)))),
         RecordKind::DropRange => part(None, digest(&row.payload)),
     }
 }

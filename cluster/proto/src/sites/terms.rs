@@ -3,7 +3,8 @@
 //! Terms name classes of records and devices. Of a record with the parts of several devices only the allowed ones leave: events are
 //! packed again, panes and alerts are taken out of their lists. What cannot be told to be of an allowed device stays: a pane of a
 //! device type, of a node or of the site is computed from all of its devices, so it leaves only when all devices may; so does a
-//! pane of a window that is not defined any more, an alert of such a rule, and bytes that cannot be read.
+//! pane of a window that is not defined any more, an alert of such a rule, and bytes that cannot be read. Whether keys are devices is judged by
+//! today's definitions: a window that was by type under the same name before is taken for what it is now.
 
 use std::collections::BTreeSet;
 
