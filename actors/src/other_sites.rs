@@ -14,7 +14,12 @@ use millpond_store::Reader;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::{api::newest, query, shapes, site::Copy, site_panes::{Shares, last_left_out}};
+use crate::{
+    api::newest,
+    query, shapes,
+    site::Copy,
+    site_panes::{Shares, last_left_out},
+};
 
 /// What somebody wants to know of another site.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

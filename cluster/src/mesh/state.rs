@@ -160,9 +160,18 @@ pub(crate) struct State {
 impl State {
     pub fn new(args: Arguments, actor: ActorRef<MeshMsg>) -> Result<State, MeshError> {
         let Arguments {
-            env, config, settings, identity, provider, node, transport, habits, found, copies: shared, sites,
-        } =
-            args;
+            env,
+            config,
+            settings,
+            identity,
+            provider,
+            node,
+            transport,
+            habits,
+            found,
+            copies: shared,
+            sites,
+        } = args;
         let me = identity.origin;
         let to = actor.clone();
         let tell = Arc::new(move |done| {
