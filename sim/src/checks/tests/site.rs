@@ -7,8 +7,9 @@ use millpond_actors::settings::Ack;
 use millpond_core::{
     disk::BlockDevice,
     ids::{Origin, Seq},
-    record::{self, Class, Hlc, Home, RecordKind, Track},
+    record::{self, Class, Hlc, Home, LeftOut, RecordKind, Track},
     time::{Span, Timestamp},
+    window::Whose,
 };
 use millpond_store::{Append, Options, Replica, ReplicaCommit, ReplicaRun};
 
@@ -207,14 +208,36 @@ fn wiped(node: &str) -> Fault {
 }
 
 fn stored_again() -> Stage {
+    stored_again_and([true, false])
+}
+
+/// Reading 99 stands in both journals, and is left out by those that say so.
+fn stored_again_and([edge, west]: [bool; 2]) -> Stage {
     let mut pair = Pair::honest();
     pair.west.events(&batch("d1", 99..=99), 120);
+    for (stage, leaves) in [(&mut pair.edge, edge), (&mut pair.west, west)] {
+        let left = |record| LeftOut { record, device: "d1".to_owned(), seqs: vec![99] };
+        let all: Vec<LeftOut> = (1..10).map(left).collect();
+        if leaves {
+            stage.append(RecordKind::LeftOut, 0, record::encode(&all), 121);
+        }
+    }
     pair.stage()
 }
 
 #[test]
 fn a_reading_stands_in_one_journal() {
     check(&said(&mut stored_again(), Promise::NothingTwice), "1 readings are stored by two nodes");
+}
+
+#[test]
+fn a_reading_that_stands_in_two_journals_counts_at_one_of_them() {
+    let told = |leaves| said(&mut stored_again_and(leaves), Promise::NothingTwice).join("; ");
+    assert!(told([false, false]).contains("1 readings are stored by two nodes and count at both"));
+    assert!(told([true, true]).contains("1 readings are stored by two nodes and count at none"));
+    for leaves in [[true, false], [false, true]] {
+        assert!(!told(leaves).contains("count at"), "{leaves:?}");
+    }
 }
 
 #[test]
@@ -264,14 +287,21 @@ fn the_panes_of_the_site_are_those_of_all_its_readings() {
 #[test]
 fn a_share_that_was_said_in_the_place_of_a_node_gives_way_to_its_own() {
     let mut pair = Pair::honest();
-    let of = Some(pair.edge.node().life);
+    let (origin, incarnation) = pair.edge.node().life;
+    let of = Some(Whose { origin, incarnation, through: Seq(1) });
     let adopted = millpond_core::window::Pane { revision: 7, open: true, of, ..pane("d1", 20, 20..=25) };
     pair.west.panes(&[adopted]);
     assert_eq!(said(&mut pair.stage(), Promise::PanesAgree), [""; 0]);
     let mut pair = Pair::honest();
     let further = millpond_core::window::Pane { open: true, of, ..pane("d1", 20, 20..=30) };
-    pair.west.panes(&[further]);
+    pair.west.panes(std::slice::from_ref(&further));
     check(&said(&mut pair.stage(), Promise::PanesAgree), "it counts 11 (+0), not 10 (+0)");
+    // Whoever said it did not know what the node left out since.
+    let mut pair = Pair::honest();
+    pair.west.panes(&[further]);
+    pair.edge.events(&batch("d1", 300..=300), 130);
+    pair.edge.append(RecordKind::LeftOut, 0, record::encode(&Vec::<LeftOut>::new()), 131);
+    assert!(!said(&mut pair.stage(), Promise::PanesAgree).join("; ").contains("it counts 11"));
 }
 
 #[test]

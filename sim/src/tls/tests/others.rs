@@ -204,6 +204,7 @@ fn a_node_of_a_trusted_site_does_not_become_a_member() {
         revoked: BTreeSet::new(),
         first_seeds: Vec::new(),
         expires: theirs.expires,
+        valid: theirs.valid,
         founder: false,
     };
     let trusted = vec![other("bakery", &stage.bakery)];
