@@ -27,6 +27,11 @@ pub const VERSION: u16 = 2;
 pub const OLDEST: u16 = 1;
 /// The first version of which nodes can be asked for [`Request::Homes`], [`Request::Known`] and [`Request::Doubles`].
 pub const SETTLES: u16 = 2;
+/// Whether nodes of a version can read records of a kind: a run with one that they do not know would be lost to them as a whole.
+pub fn is_known(kind: RecordKind, version: u16) -> bool {
+    kind != RecordKind::LeftOut || version >= SETTLES
+}
+
 /// Bytes of one frame without its length.
 pub const FRAME_BYTES_MAX: usize = 32 << 20;
 /// Bytes of records of one run; one record may exceed it alone.

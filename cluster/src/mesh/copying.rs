@@ -58,7 +58,8 @@ impl State {
             replication::Effect::Announce { to, held } => self.say(to, Class::State, &Message::Held(held)),
             replication::Effect::Push { to, track, first, last } => {
                 if let Some(peer) = self.peers.get(&to) {
-                    let _ = peer.push.send(Push { track, first, last });
+                    let version = peer.hello.as_ref().map_or(wire::OLDEST, |hello| hello.version);
+                    let _ = peer.push.send(Push { track, first, last, version });
                 }
             }
             replication::Effect::Fetch { id, from, run, bytes_max } => self.fetch(id, from, run, bytes_max),

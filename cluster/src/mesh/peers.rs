@@ -23,7 +23,6 @@ use tokio::sync::mpsc;
 
 use super::{
     MeshMsg, push,
-    runs::Source,
     state::{Peer, State},
 };
 use crate::transport::{Link, LinkId};
@@ -44,7 +43,7 @@ impl State {
         self.env.spawn(push::pusher(
             self.env.clone(),
             self.node.reader.clone(),
-            move |track| Source { life, track },
+            life,
             link.clone(),
             pushes,
             move |track| {

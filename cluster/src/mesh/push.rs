@@ -7,7 +7,10 @@ use millpond_core::{
     record::{Class, Track},
 };
 use millpond_env::Env;
-use millpond_proto::wire::{self, Message};
+use millpond_proto::{
+    replication::Life,
+    wire::{self, Message},
+};
 use millpond_store::Reader;
 use tokio::sync::mpsc;
 
@@ -20,19 +23,21 @@ pub struct Push {
     pub track: Track,
     pub first: Seq,
     pub last: Seq,
+    /// What the peer understands.
+    pub version: u16,
 }
 
 /// Reads and sends until the queue is closed. `failed` is told when the link took no more.
 pub async fn pusher(
     env: Env,
     reader: Reader,
-    source: impl Fn(Track) -> Source,
+    life: Life,
     link: Link,
     mut queue: mpsc::UnboundedReceiver<Push>,
     failed: impl Fn(Track),
 ) {
     while let Some(push) = queue.recv().await {
-        let (reader, source) = (reader.clone(), source(push.track));
+        let (reader, source) = (reader.clone(), Source { life, track: push.track, version: push.version });
         let frames = env.unblock(move || {
             let mut frames = Vec::new();
             runs::read(&reader, source, push.first, push.last, |run| {

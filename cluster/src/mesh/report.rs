@@ -22,6 +22,8 @@ pub(super) struct MeshMetrics {
     missing: IntGaugeVec,
     unconfirmed: IntGauge,
     unverified: IntGauge,
+    unsettled: IntGauge,
+    pub left_out: IntCounter,
     clock_ahead: IntGaugeVec,
     certificate: IntGauge,
 }
@@ -85,6 +87,20 @@ impl MeshMetrics {
                     "Submissions on disk whose acknowledgement waits for other nodes",
                 )?,
             )?,
+            unsettled: register(
+                registry,
+                IntGauge::new(
+                    "millpond_site_unsettled_records",
+                    "Records of which it is not known yet whether other nodes have events of them too",
+                )?,
+            )?,
+            left_out: register(
+                registry,
+                IntCounter::new(
+                    "millpond_site_left_out_events_total",
+                    "Events that are left out of this node's windows because they count at another one",
+                )?,
+            )?,
             unverified: register(
                 registry,
                 IntGauge::new(
@@ -129,6 +145,8 @@ impl State {
     /// Brings the gauges up to date.
     pub(super) fn measure(&self) {
         self.metrics.unconfirmed.set(self.node.site.unconfirmed() as i64);
+        let unsettled = self.node.site.head().0.saturating_sub(self.node.site.settled().0);
+        self.metrics.unsettled.set(unsettled as i64);
         self.metrics.unverified.set(self.node.site.taken_unverified() as i64);
         self.metrics.certificate.set(self.identity.expires.since(self.env.wall()).0 / 1_000_000_000);
         for row in self.replication.ledger() {

@@ -31,7 +31,9 @@ impl State {
         };
         match request {
             Request::Repair { origin, incarnation, track, first, last, bytes_max } => {
-                let source = Source { life: Life { origin, incarnation }, track };
+                let hello = self.peers.get(&from).and_then(|peer| peer.hello.as_ref());
+                let version = hello.map_or(wire::OLDEST, |hello| hello.version);
+                let source = Source { life: Life { origin, incarnation }, track, version };
                 let ranges = self.replication.offered(source.life, track, first, last);
                 let reader = self.reader_of(source.life);
                 let (env, permits) = (self.env.clone(), self.permits.clone());

@@ -9,7 +9,7 @@ use millpond_core::{
 };
 use millpond_proto::{
     replication::Life,
-    wire::{RUN_BYTES_MAX, Record, Run},
+    wire::{RUN_BYTES_MAX, Record, Run, is_known},
 };
 use millpond_store::{ReadError, Reader, RecordRef};
 
@@ -18,6 +18,8 @@ use millpond_store::{ReadError, Reader, RecordRef};
 pub struct Source {
     pub life: Life,
     pub track: Track,
+    /// What whom it is for understands ([`is_known`]).
+    pub version: u16,
 }
 
 /// Gives the records from `first` to `last` to `each`, as runs that follow each other without gaps and have at most [`RUN_BYTES_MAX`]
@@ -56,8 +58,10 @@ fn read_one(reader: &Reader, source: Source, first: Seq, last: Seq) -> Result<Ru
                 end = Seq(row.seq.0 - 1);
                 return ControlFlow::Break(());
             }
-            bytes += row.payload.len();
-            records.push(record_of(&row));
+            if is_known(row.kind, source.version) {
+                bytes += row.payload.len();
+                records.push(record_of(&row));
+            }
             ControlFlow::Continue(())
         })?;
     }

@@ -188,6 +188,7 @@ impl State {
             links,
             arrivals: self.settling.arrivals.clone(),
         };
+        let left_out = self.metrics.left_out.clone();
         let (writer, rebuild, site) = (self.node.writer.clone(), self.node.rebuild.clone(), self.node.site.clone());
         self.env.spawn(async move {
             let through = match round.left_out().await {
@@ -195,7 +196,10 @@ impl State {
                 Some(left) => {
                     tracing::info!(records = left.len(), "events that count at other nodes are left out here");
                     let _ = round.actor.cast(MeshMsg::Settled { through: None, rebuilds: true });
-                    leave_out(&writer, &site, left, rebuild).await.then_some(round.records.1)
+                    let events: usize = left.iter().map(|left| left.seqs.len()).sum();
+                    let is_done = leave_out(&writer, &site, left, rebuild).await;
+                    left_out.inc_by(if is_done { events as u64 } else { 0 });
+                    is_done.then_some(round.records.1)
                 }
                 None => None,
             };

@@ -81,7 +81,7 @@ impl Inner {
                 vec![wire::encode(&Answer::Offers(self.offers(trusted, &on_offer)))]
             }
             Question::Range { origin, incarnation, track, first, last, classes } => {
-                let source = Source { life: Life { origin, incarnation }, track };
+                let source = Source { life: Life { origin, incarnation }, track, version: wire::VERSION };
                 let asked = Asked { source, first, last, classes };
                 match self.range(trusted, on_offer, asked).await {
                     Some(frames) => frames,
@@ -118,7 +118,7 @@ impl Inner {
 
     /// `None` when there is nothing of it, or nothing that the site may have.
     async fn range(&self, trusted: &Trusted, on_offer: Vec<OnOffer>, asked: Asked) -> Option<Vec<Bytes>> {
-        let Source { life, track } = asked.source;
+        let Source { life, track, .. } = asked.source;
         let found = on_offer.into_iter().find(|on_offer| on_offer.life == life)?;
         let wanted: RangeSet = [(asked.first.0.max(1), asked.last.0)].into_iter().collect();
         let ranges = found.ranges[track as usize].intersection(&wanted);

@@ -11,7 +11,7 @@ use millpond_core::{
     alert::{Alert, Notification},
     batch::{Batch, Run},
     block,
-    record::{self, Class, DropRange, DropReason, RecordKind},
+    record::{self, Class, DropRange, DropReason, LeftOut, RecordKind},
     time::{Span, Timestamp},
 };
 use millpond_store::{Reader, RecordRef, Table, Usage};
@@ -49,6 +49,8 @@ pub struct Journal {
     pub poisoned: BTreeSet<u64>,
     /// Devices with events in such records: their windows may have been computed before the record was found to do harm.
     pub poisoned_devices: BTreeSet<u32>,
+    /// Events by record, device and number that the node leaves out of its windows, because they count at another one.
+    pub left_out: BTreeMap<u64, BTreeSet<(String, u64)>>,
     /// Changes of alerts, in the order of the journal, and alerts as the table has them.
     pub alerts: Vec<Alert>,
     pub alert_table: Vec<Alert>,
@@ -121,7 +123,14 @@ impl Journal {
                 Ok(alerts) => self.alerts.extend(alerts),
                 Err(error) => self.unreadable.add(|| bad(error.to_string())),
             },
-            RecordKind::Panes | RecordKind::Late | RecordKind::Homes | RecordKind::Twin | RecordKind::LeftOut => {}
+            RecordKind::LeftOut => match record::decode::<Vec<LeftOut>>(row.payload) {
+                Ok(all) => all.into_iter().for_each(|left| {
+                    let events = left.seqs.iter().map(|seq| (left.device.clone(), *seq));
+                    self.left_out.entry(left.record).or_default().extend(events);
+                }),
+                Err(error) => self.unreadable.add(|| bad(error.to_string())),
+            },
+            RecordKind::Panes | RecordKind::Late | RecordKind::Homes | RecordKind::Twin => {}
         }
     }
 

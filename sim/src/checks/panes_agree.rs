@@ -30,6 +30,17 @@ use crate::{
     scenario::Fault,
 };
 
+/// The rows that count here.
+fn without(batch: &Batch, left_out: &BTreeSet<(String, u64)>) -> Batch {
+    let mut rest = Batch::empty(batch.shape.clone());
+    for run in batch.runs() {
+        let name = batch.device(run);
+        let is_out = |row: usize| batch.seq(row).is_some_and(|seq| left_out.contains(&(name.to_owned(), seq)));
+        run.rows().filter(|row| !is_out(*row)).for_each(|row| rest.push_row_of(batch, name, row));
+    }
+    rest
+}
+
 /// A window must have fired when the stamps have come so far beyond its close.
 const MARGIN: Span = Span::from_secs(60);
 /// Shards may know of records that stand a little further in the journal.
@@ -149,7 +160,11 @@ impl<'a> Checker<'a> {
             if row.kind == RecordKind::Events {
                 // What cannot be decoded was said elsewhere, and is in no window.
                 if let Ok(batch) = decoder.decode(row.payload) {
-                    self.take(&batch, journal.poisoned.contains(&row.seq.0));
+                    let is_poisoned = journal.poisoned.contains(&row.seq.0);
+                    match journal.left_out.get(&row.seq.0) {
+                        Some(left_out) => self.take(&without(&batch, left_out), is_poisoned),
+                        None => self.take(&batch, is_poisoned),
+                    }
                 }
             }
             ControlFlow::Continue(())

@@ -299,7 +299,6 @@ fn a_share_that_was_said_in_the_place_of_a_node_gives_way_to_its_own() {
     // Whoever said it did not know what the node left out since.
     let mut pair = Pair::honest();
     pair.west.panes(&[further]);
-    pair.edge.events(&batch("d1", 300..=300), 130);
     pair.edge.append(RecordKind::LeftOut, 0, record::encode(&Vec::<LeftOut>::new()), 131);
     assert!(!said(&mut pair.stage(), Promise::PanesAgree).join("; ").contains("it counts 11"));
 }
