@@ -4,7 +4,8 @@
 #
 #   tests/netns.sh [--seconds 60] [--millpond target/debug/millpond]
 #
-# Needs root, iproute2 and curl. Where namespaces cannot be made it says so and ends with 0.
+# Needs root, iproute2 and curl. Where namespaces cannot be made it says so and ends with 0. The bad line is made by netem, or, where the
+# kernel has none, by a switch in Python (slow_switch.py), which needs /dev/net/tun.
 set -eu
 
 seconds=60
@@ -17,6 +18,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 millpond=$(realpath "$millpond")
+here=$(dirname "$(realpath "$0")")
 
 not_here() { echo "NOT TESTED: $1"; exit 0; }
 [ "$(id -u)" = 0 ] || not_here "network namespaces need root"
@@ -166,18 +168,55 @@ done
 
 partition "a good line"
 
-lossy=yes
-for node in a b c; do
-    inside "$node" tc qdisc add dev cable root netem loss 5% delay 100ms 2>/dev/null || lossy=no
-done
-if [ $lossy = yes ]; then
+# Every frame that leaves a node waits 100 ms, and one in twenty is lost. Says by what.
+netem_line() {
+    for node in a b c; do
+        inside "$node" tc qdisc add dev cable root netem loss 5% delay 100ms 2>/dev/null || return 1
+    done
+    by="netem"
+}
+
+# The same without netem: each cable goes to a bridge of its own, and between the three bridges there is a switch that is a program.
+slow_switch_line() {
+    command -v python3 >/dev/null || return 1
+    ip netns exec "$run-lan" python3 "$here/slow_switch.py" --loss 0.05 --delay 0.1 line-a line-b line-c \
+        >"$dir/switch.out" 2>"$dir/switch.log" &
+    switch=$!
+    pids="$pids $switch"
+    tries=50
+    until grep -q ready "$dir/switch.out"; do
+        tries=$((tries - 1))
+        kill -0 $switch 2>/dev/null && [ $tries -gt 0 ] || { switch="" && return 1; }
+        sleep 0.1
+    done
+    for node in a b c; do
+        inside lan ip link add "behind-$node" type bridge
+        inside lan ip link set "behind-$node" up
+        inside lan ip link set "line-$node" master "behind-$node" up
+        inside lan ip link set "port-$node" master "behind-$node"
+    done
+    by="slow_switch.py"
+}
+
+# A line that only says that it is bad would prove nothing.
+switch_worked() {
+    kill -TERM $switch
+    wait $switch || fail "the switch failed: $(cat "$dir/switch.log")"
+    awk '/carried/ { print "the switch: " $0; share = $4 / ($1 + $4); exit !(share > 0.03 && share < 0.07) }' "$dir/switch.out" ||
+        fail "it did not lose one frame in twenty: $(cat "$dir/switch.out")"
+}
+
+switch="" by=""
+if netem_line || slow_switch_line; then
+    echo "a line that loses and delays, made by $by"
     partition "5 % lost, 100 ms late"
 else
-    echo "NOT TESTED: a line that loses and delays, because this kernel has no netem"
+    echo "NOT TESTED: a line that loses and delays, because there is neither netem nor python3 with /dev/net/tun"
 fi
 
 # An event far ahead closes every window, and the panes are complete.
 for device in dev-a dev-b dev-c roam; do publish c "$device" 1000000 1000000; done
 for node in a b c; do soon "the panes of $node hold $((4 * sent)) events, not $(in_panes $node)" counts_panes "$node" $((4 * sent)); done
 soon "all say the same panes in the end" same_panes
+if [ -n "$switch" ]; then switch_worked; fi
 echo "ok: $((4 * sent)) events, in the panes of all three nodes"
