@@ -17,6 +17,7 @@ pub mod report;
 pub mod scenario;
 pub mod shrink;
 pub mod site;
+pub mod spread;
 pub mod tls;
 pub mod trace_file;
 pub mod witness;
