@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use millpond_core::time::Span;
 use millpond_env::Env;
 
-pub use mesh::{MeshPlan, run as mesh};
+pub use mesh::{MeshPlan, Part, run as mesh};
 use node::{ChildNode, Launch, Stored};
 pub use plan::{Format, Plan, Target};
 pub use report::{Idle, Report};

@@ -1,9 +1,14 @@
-//! The site under load: three nodes as processes of their own on the loopback, enrolled by an authority that lives only here.
+//! The site under load: three nodes as processes of their own on the loopback, enrolled by an authority that lives only here. What three
+//! nodes cannot show is measured without them: long documents by themselves ([`documents`]), and many boxes in simulated time ([`boxes`]).
 
-use std::fmt;
+mod boxes;
+mod changes;
+mod documents;
+mod report;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
+use clap::ValueEnum;
 use hdrhistogram::Histogram;
 use millpond_cluster::identity::{self, Authority, Key, Order};
 use millpond_core::{
@@ -13,14 +18,16 @@ use millpond_core::{
 use millpond_env::Env;
 use millpond_gateway::client::http::HttpClient;
 use rand::Rng;
-use serde::Serialize;
 use serde_json::Value;
 
+use self::report::{histogram, quantiles};
 use super::{
     node::{ChildNode, Launch},
     process,
 };
 use crate::world::World;
+
+pub use self::report::{MeshReport, Quantiles, SiteReport};
 
 const NAMES: [&str; 3] = ["north", "south", "west"];
 /// Pause between two looks at something that is waited for.
@@ -35,42 +42,35 @@ bound = "1s"
 lateness = "1h"
 "#;
 
+/// A part of the measurement that can be had by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Events, acknowledgements, takeover, catching up, and idleness of three nodes
+    Site,
+    /// Changes of registry and twins on three nodes
+    Changes,
+    /// Two long documents that become one
+    Documents,
+    /// A change on its way through many simulated boxes
+    Boxes,
+}
+
 /// What is measured, and how much of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct MeshPlan {
+    pub parts: Vec<Part>,
     /// Events whose way is timed.
     pub events: u32,
     /// Bytes of events that a node has missed and catches up with.
     pub backlog_bytes: u64,
     /// How long the site is left alone before its memory and its talk are measured.
     pub idle: Span,
-}
-
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Quantiles {
-    pub p50_ms: f64,
-    pub p99_ms: f64,
-    pub max_ms: f64,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct MeshReport {
-    /// From the publish at one node to the answer of a query at another one that has it.
-    pub visible: Quantiles,
-    /// Acknowledgements that wait for the node's own disk, and for one more node's.
-    pub ack_local: Quantiles,
-    pub ack_site: Quantiles,
-    /// From the kill of a node until another one shows the open window of its device.
-    pub takeover_ms: f64,
-    /// The same from the moment at which the other one suspects it.
-    pub takeover_after_suspicion_ms: f64,
-    pub catch_up_bytes: u64,
-    pub catch_up_s: f64,
-    /// Acknowledgements at the source while another node catches up.
-    pub ack_while_catching_up: Quantiles,
-    pub idle_rss_bytes: Vec<u64>,
-    /// Bytes that a pair of nodes exchanges per second when nothing happens, both directions.
-    pub idle_bytes_per_s_and_pair: f64,
+    /// Changes of the registry, and as many of twins, whose way is timed.
+    pub changes: u32,
+    /// Changes of one document on each of two nodes that do not see each other.
+    pub edits: u32,
+    /// Boxes of the simulated site.
+    pub boxes: u16,
 }
 
 /// Three nodes.
@@ -151,6 +151,23 @@ impl Site {
 /// # Errors
 /// When a node does not do what is waited for.
 pub async fn run(env: &Env, plan: MeshPlan) -> anyhow::Result<MeshReport> {
+    let mut report = MeshReport::default();
+    for part in [Part::Site, Part::Changes, Part::Documents, Part::Boxes] {
+        if !plan.parts.is_empty() && !plan.parts.contains(&part) {
+            continue;
+        }
+        match part {
+            Part::Site => report.site = Some(site(env, &plan).await?),
+            Part::Changes => report.changes = Some(changes::run(env, plan.changes).await?),
+            Part::Documents => report.documents = Some(documents::run(env, plan.edits).await?),
+            Part::Boxes => report.boxes = Some(boxes::run(env, plan.boxes).await?),
+        }
+    }
+    Ok(report)
+}
+
+/// What three nodes do with events.
+async fn site(env: &Env, plan: &MeshPlan) -> anyhow::Result<SiteReport> {
     eprintln!("a site of three nodes, acknowledging when the node's own disk has the event");
     let site = Site::start(env, &["site.replicas=2", "site.ack=\"local\""]).await?;
     env.sleep(plan.idle).await;
@@ -165,7 +182,7 @@ pub async fn run(env: &Env, plan: MeshPlan) -> anyhow::Result<MeshReport> {
     site.stop().await?;
     eprintln!("catching up");
     let (catch_up_bytes, catch_up_s, ack_while_catching_up) = catch_up(env, plan.backlog_bytes).await?;
-    Ok(MeshReport {
+    Ok(SiteReport {
         visible,
         ack_local,
         ack_site,
@@ -321,44 +338,4 @@ async fn members(client: &HttpClient) -> anyhow::Result<Vec<Value>> {
 
 async fn raw_bytes(client: &HttpClient) -> anyhow::Result<u64> {
     Ok(client.get("/v1/journal").await?["classes"]["raw"]["bytes"].as_u64().unwrap_or_default())
-}
-
-fn histogram() -> Histogram<u64> {
-    Histogram::new(3).expect("three digits are a number of digits")
-}
-
-fn quantiles(times: &Histogram<u64>) -> Quantiles {
-    let ms = |quantile| times.value_at_quantile(quantile) as f64 / 1e6;
-    Quantiles { p50_ms: ms(0.5), p99_ms: ms(0.99), max_ms: ms(1.0) }
-}
-
-impl fmt::Display for Quantiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms", self.p50_ms, self.p99_ms, self.max_ms)
-    }
-}
-
-impl fmt::Display for MeshReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
-        writeln!(f, "visible elsewhere      {}", self.visible)?;
-        writeln!(f, "acknowledged, local    {}", self.ack_local)?;
-        writeln!(f, "acknowledged, site     {}", self.ack_site)?;
-        writeln!(
-            f,
-            "takeover               {:.0} ms after the kill, {:.0} ms after the suspicion",
-            self.takeover_ms, self.takeover_after_suspicion_ms
-        )?;
-        let rate = mib(self.catch_up_bytes) / self.catch_up_s;
-        writeln!(
-            f,
-            "catch-up               {:.0} MiB in {:.1} s: {rate:.0} MiB/s",
-            mib(self.catch_up_bytes),
-            self.catch_up_s
-        )?;
-        writeln!(f, "  acknowledged meanwhile {}", self.ack_while_catching_up)?;
-        let rss: Vec<String> = self.idle_rss_bytes.iter().map(|bytes| format!("{:.0}", mib(*bytes))).collect();
-        writeln!(f, "idle                   {} MiB", rss.join(", "))?;
-        writeln!(f, "  talk per pair        {:.0} B/s", self.idle_bytes_per_s_and_pair)
-    }
 }

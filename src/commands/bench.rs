@@ -29,7 +29,8 @@ enum What {
 
 /// Time what the nodes of a site do for each other
 ///
-/// Starts three nodes on this machine, one process each, with data in new directories that are removed at the end.
+/// Starts three nodes on this machine, one process each, with data in new directories that are removed at the end; and simulates a larger
+/// site. Without --only all parts are measured, one after the other.
 #[derive(Debug, Parser)]
 struct Mesh {
     /// Events whose way is timed
@@ -41,6 +42,18 @@ struct Mesh {
     /// How long the site is left alone to measure it idle
     #[arg(long, default_value = "10s")]
     idle: Span,
+    /// Changes of devices, and as many of twins, that are timed until all three nodes show them
+    #[arg(long, default_value_t = 200)]
+    changes: u32,
+    /// Changes of one document that each of two nodes makes before they see each other
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    edits: u32,
+    /// Boxes of a simulated site, to time changes on their way to all of them
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(2..=200))]
+    boxes: u16,
+    /// Measure only this; may be repeated
+    #[arg(long, value_enum)]
+    only: Vec<bench::Part>,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -157,8 +170,15 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             Ok(if report.stored_agrees == Some(false) { exit::FAILED } else { exit::OK })
         }
         What::Mesh(args) => {
-            let plan =
-                bench::MeshPlan { events: args.events, backlog_bytes: args.backlog_mb * 1_000_000, idle: args.idle };
+            let plan = bench::MeshPlan {
+                parts: args.only,
+                events: args.events,
+                backlog_bytes: args.backlog_mb * 1_000_000,
+                idle: args.idle,
+                changes: args.changes,
+                edits: args.edits,
+                boxes: args.boxes,
+            };
             let report = bench::mesh(&env, plan).await?;
             out(if args.json { format!("{}\n", serde_json::to_string(&report)?) } else { report.to_string() })?;
             Ok(exit::OK)
