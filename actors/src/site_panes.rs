@@ -136,7 +136,9 @@ fn adopted_later(one: &Said, other: &Said) -> bool {
 }
 
 fn knows_more(one: &Said, other: &Said) -> bool {
-    let values = |pane: &Pane| pane.metrics.iter().map(|metric| metric.count + metric.skipped).sum::<u64>();
+    let values = |pane: &Pane| {
+        pane.metrics.iter().flat_map(|metric| [metric.count, metric.skipped]).fold(0, u64::saturating_add)
+    };
     let rank = |said: &Said| (said.incarnation, values(&said.pane), !said.pane.open);
     rank(one) > rank(other)
 }

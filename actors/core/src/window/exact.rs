@@ -30,10 +30,28 @@ pub fn two_square(x: f64) -> (f64, f64) {
 /// Invariant: `high + low + wide` is the sum with no rounding at all. Two doubles hold the sums of nearly all that sensors send;
 /// an addition that would round goes to the wide accumulator instead.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Said")]
 pub struct ExactSum {
     pub(super) high: f64,
     pub(super) low: f64,
     wide: Option<Box<Wide>>,
+}
+
+/// A sum as somebody else has written it.
+#[derive(Deserialize)]
+struct Said {
+    high: f64,
+    low: f64,
+    wide: Option<Box<Wide>>,
+}
+
+impl TryFrom<Said> for ExactSum {
+    type Error = &'static str;
+
+    fn try_from(Said { high, low, wide }: Said) -> Result<ExactSum, &'static str> {
+        let finite = high.is_finite() && low.is_finite();
+        if finite { Ok(ExactSum { high, low, wide }) } else { Err("a sum of finite values is finite") }
+    }
 }
 
 impl ExactSum {
@@ -193,7 +211,32 @@ mod tests {
         assert!((variance - 8250.0 / 999.0).abs() < 1e-12, "{variance}");
     }
 
+    #[test]
+    fn sums_that_nothing_adds_up_to_are_not_read() {
+        let read = |bytes: &[u8]| crate::record::decode::<Wide>(bytes).is_ok();
+        assert!(read(b"\x83\xa4base\x21\xa5limbs\x91\x01\xa4adds\x00"));
+        // As far up as there are numbers: room for the limbs below would take 32 GiB.
+        assert!(!read(b"\x83\xa4base\xce\xff\xff\xff\xff\xa5limbs\x91\x01\xa4adds\x00"));
+        // More in a limb than so few additions leave there, and more additions than are waited for.
+        assert!(!read(b"\x83\xa4base\x21\xa5limbs\x91\xcf\x7f\xff\xff\xff\xff\xff\xff\xff\xa4adds\x00"));
+        assert!(!read(b"\x83\xa4base\x21\xa5limbs\x91\x01\xa4adds\xce\xff\xff\xff\xff"));
+        let infinite = b"\x83\xa4high\xcb\x7f\xf0\x00\x00\x00\x00\x00\x00\xa3low\x00\xa4wide\xc0";
+        assert!(crate::record::decode::<ExactSum>(infinite).is_err());
+    }
+
     proptest! {
+        #[test]
+        fn a_sum_is_read_as_it_was_written(values in prop::collection::vec(any_finite(), 0..60)) {
+            let (mut exact, wide) = (ExactSum::default(), wide(&values));
+            values.iter().for_each(|value| exact.add(*value));
+            prop_assert_eq!(crate::record::decode(&crate::record::encode(&exact)), Ok(exact.clone()));
+            let mut twice = wide.clone();
+            twice.merge(&wide);
+            for wide in [wide, twice] {
+                prop_assert_eq!(crate::record::decode(&crate::record::encode(&wide)), Ok(wide));
+            }
+        }
+
         #[test]
         fn any_order_and_any_split_give_the_same_sum(
             values in prop::collection::vec(any_finite(), 0..60), order in any::<u64>(), split in 0usize..60,

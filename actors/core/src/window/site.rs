@@ -109,6 +109,19 @@ mod tests {
     }
 
     #[test]
+    fn a_share_that_contradicts_itself_is_merged_all_the_same() {
+        let spec = WindowSpec { quantiles: vec![0.5, f64::NAN], ..spec(GroupBy::Device) };
+        let mut stats = Stats::default();
+        stats.add(Timestamp(1), 2.0, Wants { sketch: true, ..Wants::default() });
+        // The least of its values is greater than the greatest.
+        (stats.count, stats.skipped, stats.min, stats.max) = (u64::MAX, u64::MAX, 5.0, -5.0);
+        let made_up = vec![PartMetric { name: "t".into(), stats }];
+        let left = Pane { share: Some(made_up), ..share(&spec, &[1.0], Progress::Idle) };
+        let merged = merge_shares(&spec, &[&left, &left]).unwrap();
+        assert_eq!((merged.metrics[0].count, merged.metrics[0].min), (u64::MAX, Some(5.0)));
+    }
+
+    #[test]
     fn what_was_taken_back_adds_nothing() {
         let spec = spec(GroupBy::Device);
         let left = share(&spec, &[1.0], Progress::Reached(Timestamp(20_000_000)));

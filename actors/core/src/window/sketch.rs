@@ -14,11 +14,37 @@ const CUT: u32 = 46;
 /// Invariant: of each sign the [`SKETCH_BUCKETS_MAX`] greatest magnitudes that ever occurred are told apart, and all smaller values
 /// count as 0. What is one of the greatest of all is one of the greatest of any part, so the order of additions does not show.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Said")]
 pub struct Sketch {
     /// `(bucket, count)`, in the order of the values. Bucket 0 holds zeros; that of a negative value is minus that of its magnitude.
     buckets: Vec<(i32, u64)>,
     /// The least magnitudes kept, of negative and of positive values; 0 while none had to be given up.
     floors: (i32, i32),
+}
+
+/// Counts as somebody else has written them.
+#[derive(Deserialize)]
+struct Said {
+    buckets: Vec<(i32, u64)>,
+    floors: (i32, i32),
+}
+
+impl TryFrom<Said> for Sketch {
+    type Error = &'static str;
+
+    fn try_from(Said { buckets, floors }: Said) -> Result<Sketch, &'static str> {
+        let greatest = bucket(f64::MAX);
+        let ascending = buckets.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let exist = buckets.iter().all(|(bucket, _)| (-greatest..=greatest).contains(bucket));
+        let (negatives, positives) = (|(bucket, _): &&(i32, u64)| *bucket < 0, |(bucket, _): &&(i32, u64)| *bucket > 0);
+        let few = buckets.iter().filter(negatives).count() <= SKETCH_BUCKETS_MAX
+            && buckets.iter().filter(positives).count() <= SKETCH_BUCKETS_MAX;
+        let floors_exist = [floors.0, floors.1].iter().all(|floor| (0..=greatest).contains(floor));
+        if ascending && exist && few && floors_exist {
+            return Ok(Sketch { buckets, floors });
+        }
+        Err("no values are counted so")
+    }
 }
 
 impl Sketch {
@@ -37,11 +63,11 @@ impl Sketch {
 
     /// The value at rank ⌈q × n⌉ of n; `None` when there are none.
     pub fn quantile(&self, q: f64) -> Option<f64> {
-        let total: u64 = self.buckets.iter().map(|(_, count)| count).sum();
+        let total = self.buckets.iter().fold(0, |total: u64, (_, count)| total.saturating_add(*count));
         let rank = ((q * total as f64).ceil() as u64).clamp(1, total.max(1));
-        let mut seen = 0;
+        let mut seen = 0u64;
         self.buckets.iter().find_map(|(bucket, count)| {
-            seen += count;
+            seen = seen.saturating_add(*count);
             (seen >= rank).then(|| middle(*bucket))
         })
     }
@@ -49,7 +75,7 @@ impl Sketch {
     fn count(&mut self, bucket: i32, count: u64) {
         let bucket = if self.is_below_floor(bucket) { 0 } else { bucket };
         match self.buckets.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
-            Ok(at) => self.buckets[at].1 += count,
+            Ok(at) => self.buckets[at].1 = self.buckets[at].1.saturating_add(count),
             Err(at) => {
                 self.buckets.insert(at, (bucket, count));
                 self.give_up_excess(bucket);
@@ -131,7 +157,28 @@ mod tests {
             let mut other_way = sketch(right);
             other_way.merge(&sketch(left));
             prop_assert_eq!(&other_way, &merged);
+            prop_assert_eq!(crate::record::decode(&crate::record::encode(&merged)), Ok(merged));
         }
+    }
+
+    #[test]
+    fn counts_that_no_values_come_to_are_not_read() {
+        let sketch = |buckets: Vec<(i32, u64)>, floors| {
+            crate::record::decode::<Sketch>(&crate::record::encode(&Sketch { buckets, floors }))
+        };
+        assert!(sketch(vec![(-3, 1), (0, 1), (bucket(f64::MAX), u64::MAX)], (3, 0)).is_ok());
+        assert!(sketch(vec![(3, 1), (0, 1)], (0, 0)).is_err(), "out of order");
+        assert!(sketch(vec![(i32::MIN, 1)], (0, 0)).is_err(), "no value has this bucket");
+        assert!(sketch(vec![(3, 1)], (0, -1)).is_err());
+        let many = 1..=SKETCH_BUCKETS_MAX as i32 + 1;
+        assert!(sketch(many.map(|bucket| (bucket, 1)).collect(), (0, 0)).is_err(), "more than are kept");
+    }
+
+    #[test]
+    fn counts_beyond_all_numbers_are_the_greatest() {
+        let mut sketch = Sketch { buckets: vec![(1, u64::MAX), (2, u64::MAX)], floors: (0, 0) };
+        sketch.merge(&sketch.clone());
+        assert_eq!(sketch.quantile(0.0), sketch.quantile(1.0));
     }
 
     #[test]

@@ -97,8 +97,8 @@ impl Stats {
     }
 
     pub fn merge(&mut self, other: &Stats) {
-        self.count += other.count;
-        self.skipped += other.skipped;
+        self.count = self.count.saturating_add(other.count);
+        self.skipped = self.skipped.saturating_add(other.skipped);
         self.sum.merge(&other.sum);
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
@@ -133,7 +133,7 @@ impl Stats {
             }
         }
         if let Some(extra) = &self.extra {
-            let quantile = |q: &f64| extra.sketch.quantile(*q).map(|value| (*q, value.clamp(self.min, self.max)));
+            let quantile = |q: &f64| extra.sketch.quantile(*q).map(|value| (*q, value.max(self.min).min(self.max)));
             metric.quantiles = spec.quantiles.iter().filter_map(quantile).collect();
         }
         metric

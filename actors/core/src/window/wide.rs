@@ -8,10 +8,14 @@ const RADIX: i64 = 1 << BITS;
 /// Each value changes a limb by less than 2³², so that this many fit before carries must be passed on.
 const ADDS_MAX: u32 = 1 << 30;
 
+/// The greatest value ends in limb 65; the rest is for carries of more additions than there can be.
+const LIMBS_MAX: u32 = 70;
+
 /// An exact sum of finite `f64` values: a fixed-point integer in units of 2⁻¹⁰⁷⁴ (the least subnormal), cut into limbs of 32 bits
 /// of which only the stretch in use is kept (a small "superaccumulator": Neal, "Fast exact summation using small and large
 /// superaccumulators", 2015). Integers add up to the same whatever the order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Said")]
 pub struct Wide {
     /// Position of `limbs[0]`: it counts units of 2^(32 × base − 1074).
     base: u32,
@@ -19,6 +23,28 @@ pub struct Wide {
     limbs: Vec<i64>,
     /// Values added since carries were passed on.
     adds: u32,
+}
+
+/// A sum as somebody else has written it.
+#[derive(Deserialize)]
+struct Said {
+    base: u32,
+    limbs: Vec<i64>,
+    adds: u32,
+}
+
+impl TryFrom<Said> for Wide {
+    type Error = &'static str;
+
+    /// Only what additions can come to: whoever adds to it makes room for all limbs between.
+    fn try_from(Said { base, limbs, adds }: Said) -> Result<Wide, &'static str> {
+        let room = (u64::from(adds) + 1) << BITS;
+        let fits = base <= LIMBS_MAX && limbs.len() <= (LIMBS_MAX - base) as usize && adds < ADDS_MAX;
+        if !fits || limbs.iter().any(|limb| limb.unsigned_abs() > room) {
+            return Err("no sum comes to this");
+        }
+        Ok(Wide { base, limbs, adds })
+    }
 }
 
 impl Wide {
