@@ -166,15 +166,22 @@ pub struct LeftOut {
 pub struct Hlc(pub u64);
 
 impl Hlc {
+    /// Beyond this a reading is a mistake, or made up; the year 6429.
+    pub const MAX: Hlc = Hlc(1 << 63);
+
     /// The next reading, later than every one before it even when the wall clock stands still or goes back.
     pub fn tick(self, wall_ms: i64) -> Hlc {
-        Hlc((self.0 + 1).max((wall_ms.max(0) as u64) << 16))
+        Hlc(self.0.saturating_add(1).max((wall_ms.max(0) as u64) << 16))
     }
 
     pub fn wall_ms(self) -> i64 {
         (self.0 >> 16) as i64
     }
 }
+
+/// Lists and maps inside each other, of whatever is read back: JSON has at most 128 of them, and stands in little else. What is deeper would
+/// use up the stack of whoever reads it.
+const DEPTH_MAX: usize = 192;
 
 /// MessagePack with named fields: how everything but blocks is written to disk and wire.
 ///
@@ -189,7 +196,9 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 /// # Errors
 /// When the bytes are not MessagePack or do not hold a `T`.
 pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Undecodable> {
-    rmp_serde::from_slice(bytes).map_err(|error| Undecodable(error.to_string()))
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    reader.set_max_depth(DEPTH_MAX);
+    T::deserialize(&mut reader).map_err(|error| Undecodable(error.to_string()))
 }
 
 /// Bytes that do not hold what they should.
@@ -200,5 +209,29 @@ pub struct Undecodable(String);
 impl Undecodable {
     pub fn new(why: impl Into<String>) -> Undecodable {
         Undecodable(why.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Nested(#[expect(dead_code, reason = "it is only read")] Vec<Nested>);
+
+    #[test]
+    fn what_is_too_deep_for_the_stack_is_not_read() {
+        let nested = |depth: usize| [vec![0x91; depth], vec![0x90]].concat();
+        assert!(decode::<Nested>(&nested(100)).is_ok());
+        assert!(decode::<Nested>(&nested(1_000)).is_err());
+        // Also where nobody knows the field: it has to be passed over.
+        let unknown = [b"\x81\xa7weather".to_vec(), nested(1_000)].concat();
+        assert!(decode::<Home>(&unknown).is_err());
+    }
+
+    #[test]
+    fn a_clock_that_somebody_has_set_to_its_end_stands_still() {
+        assert_eq!(Hlc(u64::MAX).tick(1), Hlc(u64::MAX));
+        assert!(Hlc::MAX.tick(1) > Hlc::MAX);
     }
 }

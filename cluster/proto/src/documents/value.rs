@@ -8,8 +8,6 @@
 
 use millpond_core::{ids::Origin, planted, record::Hlc};
 
-/// Beyond this a reading of a clock is a mistake; the year 6429.
-const HLC_MAX: u64 = 1 << 63;
 const REMOVED: u8 = 1;
 const CARRIED: u8 = 2;
 
@@ -38,12 +36,12 @@ impl Stamped {
         let (hlc, rest) = bytes.split_first_chunk::<8>()?;
         let (author, rest) = rest.split_first_chunk::<16>()?;
         let (flags, json) = rest.split_first()?;
-        let hlc = u64::from_be_bytes(*hlc);
-        if hlc > HLC_MAX || *flags > (REMOVED | CARRIED) {
+        let hlc = Hlc(u64::from_be_bytes(*hlc));
+        if hlc > Hlc::MAX || *flags > (REMOVED | CARRIED) {
             return None;
         }
         Some(Stamped {
-            hlc: Hlc(hlc),
+            hlc,
             author: Origin(*author),
             removed: flags & REMOVED != 0,
             carried: flags & CARRIED != 0,
