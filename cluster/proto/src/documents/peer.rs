@@ -68,7 +68,7 @@ impl Session {
         if self.parts.len() < parts as usize || self.parts.last_key_value().is_none_or(|(last, _)| *last >= parts) {
             return None;
         }
-        self.assembling += 1;
+        self.assembling = message.saturating_add(1);
         Some(std::mem::take(&mut self.parts).into_values().flatten().collect())
     }
 

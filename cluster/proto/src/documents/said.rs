@@ -11,6 +11,9 @@ pub const PART_BYTES_MAX: usize = 1 << 20;
 /// Parts of one message: 32 MiB.
 pub const PARTS_MAX: u32 = 32;
 
+/// No site begins so many epochs of a document; there must be numbers left for those that follow.
+const EPOCH_MAX: u32 = 1 << 31;
+
 pub type Hash = [u8; 16];
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,10 +47,11 @@ impl Said {
         let said: Said = record::decode(bytes).ok()?;
         let sound = match &said {
             Said::Sum(_) | Said::Ask | Said::Settled { .. } => true,
-            Said::Digest { entries, .. } => entries.iter().all(|entry| entry.0.is_sound()),
-            Said::Changes { slot, changes, .. } => slot.is_sound() && !changes.is_empty(),
-            Said::Sync { slot, part, parts, bytes, .. } => {
-                slot.is_sound() && part < parts && *parts <= PARTS_MAX && bytes.len() <= PART_BYTES_MAX
+            Said::Digest { entries, .. } => entries.iter().all(|entry| entry.0.is_sound() && entry.1 <= EPOCH_MAX),
+            Said::Changes { slot, epoch, changes } => slot.is_sound() && *epoch <= EPOCH_MAX && !changes.is_empty(),
+            Said::Sync { slot, epoch, part, parts, bytes, .. } => {
+                let is_part = part < parts && *parts <= PARTS_MAX && bytes.len() <= PART_BYTES_MAX;
+                slot.is_sound() && *epoch <= EPOCH_MAX && is_part
             }
         };
         sound.then_some(said)

@@ -9,6 +9,9 @@ use serde_json::{Map, Value as Json};
 
 use super::name::{segment, unsegment};
 
+/// Objects inside each other. Nobody who is read as JSON can say more, and what is deeper would use up the stack of whoever drops it.
+const DEPTH_MAX: usize = 128;
+
 /// What has to be written so that `patch`, as in RFC 7396, is applied to the leaves at and below `prefix`: (key, JSON or removed).
 pub fn merge(
     leaves: &BTreeMap<String, &str>,
@@ -39,10 +42,11 @@ pub fn replace(
     gone.into_iter().chain(new.map(|(key, json)| (key, Some(json)))).collect()
 }
 
-/// The object whose leaves these are; keys without the prefix and its `/`.
+/// The object whose leaves these are; keys without the prefix and its `/`. What is deeper than [`DEPTH_MAX`] is left out.
 pub fn object<'a>(leaves: impl Iterator<Item = (&'a str, &'a str)>) -> Json {
     let mut root = Json::Object(Map::new());
-    for (key, json) in leaves {
+    let is_deep = |key: &str| key.split('/').nth(DEPTH_MAX).is_some();
+    for (key, json) in leaves.filter(|(key, _)| !is_deep(key)) {
         let value: Json = serde_json::from_str(json).unwrap_or(Json::Null);
         let mut at = &mut root;
         for part in key.split('/') {

@@ -7,7 +7,10 @@ use serde_json::json;
 use super::site::origin;
 use crate::{
     Now,
-    documents::{Documents, Effect, Input, Kind, Slot, said::Said},
+    documents::{
+        Documents, Effect, Input, Kind, Slot,
+        said::{Entry, Said},
+    },
 };
 
 /// Two that are connected, with something to say to each other, and all that they said.
@@ -155,4 +158,36 @@ fn an_epoch_far_ahead_that_never_comes_changes_nothing() {
     docs.handle(Now(0), Input::Heard { from: origin(1), bytes: &said.encode() }, &mut effects);
     assert_eq!(docs.docs[&slot].epoch, 0);
     assert_eq!(docs.text(Kind::Rules, "mine").as_deref(), Some("kept"));
+}
+
+#[test]
+fn the_last_numbers_that_there_are_are_no_trouble() {
+    let mut docs = Documents::new(origin(0), 1, []);
+    docs.put_text(Now(0), 1, Kind::Rules, "mine", "kept").expect("fine");
+    let mut effects = Vec::new();
+    docs.handle(Now(0), Input::PeerUp(origin(1)), &mut effects);
+    let slot = Slot::of(Kind::Rules, "mine");
+    // Said twice: the number after it would be none.
+    let bytes = Bytes::from_static(&[0x42, 0, 0, 0, 0]);
+    let said = Said::Sync { asker: true, turn: 1, slot, epoch: 0, message: u32::MAX, part: 0, parts: 1, bytes };
+    for _ in 0..2 {
+        docs.handle(Now(0), Input::Heard { from: origin(1), bytes: &said.encode() }, &mut effects);
+    }
+    for epoch in [u32::MAX, (1 << 31) + 1] {
+        let digest = Said::Digest { whole: false, entries: vec![Entry(slot, epoch, [1; 16])] };
+        docs.handle(Now(0), Input::Heard { from: origin(1), bytes: &digest.encode() }, &mut effects);
+    }
+    assert_eq!((docs.counts().malformed, docs.docs[&slot].epoch), (2, 0));
+}
+
+#[test]
+fn what_is_pushed_is_not_unpacked() {
+    let mut docs = Documents::new(origin(0), 1, []);
+    let mut effects = Vec::new();
+    docs.handle(Now(0), Input::PeerUp(origin(1)), &mut effects);
+    // Magic, checksum, "packed", 2 bytes: they unpack to nothing, and others would to anything.
+    let packed = Bytes::from_static(&[0x85, 0x6f, 0x4a, 0x83, 0xe3, 0xb0, 0xc4, 0x42, 2, 2, 3, 0]);
+    let said = Said::Changes { slot: Slot::of(Kind::Rules, "mine"), epoch: 0, changes: vec![packed] };
+    docs.handle(Now(0), Input::Heard { from: origin(1), bytes: &said.encode() }, &mut effects);
+    assert_eq!((docs.counts().malformed, docs.docs.len()), (1, 0));
 }
