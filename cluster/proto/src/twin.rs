@@ -48,6 +48,13 @@ struct Leaf {
     value: Option<String>,
 }
 
+impl Leaf {
+    fn is_sound(&self, key: &str) -> bool {
+        let bytes = self.value.as_ref().map_or(0, String::len);
+        self.stamp.hlc <= Hlc::MAX && key.len() <= LEAF_BYTES_MAX && bytes <= LEAF_BYTES_MAX
+    }
+}
+
 /// Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -77,10 +84,11 @@ impl Reported {
         Ok(changed)
     }
 
-    /// Takes over what another node knows later. Returns whether anything changed.
+    /// Takes over what another node knows later. Returns whether anything changed. What no report can have said is passed over, by
+    /// everybody alike.
     pub fn merge(&mut self, other: &Reported) -> bool {
         let mut changed = false;
-        for (key, leaf) in &other.leaves {
+        for (key, leaf) in other.leaves.iter().filter(|(key, leaf)| leaf.is_sound(key)) {
             changed |= self.take(key, leaf);
         }
         changed

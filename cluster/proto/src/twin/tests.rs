@@ -113,6 +113,31 @@ proptest! {
     }
 }
 
+/// As a node says it that has made it up.
+fn made_up(key: &str, hlc: u64, value: &str) -> Reported {
+    let leaf = json!({ "stamp": { "hlc": hlc, "origin": vec![9u8; 16], "seq": 1 }, "value": value });
+    serde_json::from_value(json!({ key: leaf })).expect("it is a report")
+}
+
+#[test]
+fn a_report_from_beyond_all_clocks_does_not_count() {
+    let mut reported = Reported::default();
+    assert!(!reported.merge(&made_up("/a", u64::MAX, "1")));
+    assert!(!reported.merge(&made_up("/a", 1, &"1".repeat(LEAF_BYTES_MAX + 1))));
+    assert!(!reported.merge(&made_up(&"/a".repeat(LEAF_BYTES_MAX), 1, "1")));
+    assert_eq!((reported.latest(), reported.merge(&made_up("/a", 1, "1"))), (None, true));
+}
+
+#[test]
+fn a_report_is_no_deeper_than_json_can_be() {
+    let mut reported = Reported::default();
+    // Thousands of objects inside each other: whoever let go of them would run out of stack.
+    assert!(reported.merge(&made_up(&"/a".repeat(8_000), 1, "1")));
+    assert_eq!(reported.value(), json!({}));
+    assert!(reported.merge(&made_up(&"/a".repeat(100), 1, "1")));
+    assert!(reported.value().pointer(&"/a".repeat(100)).is_some());
+}
+
 #[test]
 fn a_delta_names_what_is_not_as_it_should_be() {
     let check = |desired: Json, reported: Json, expected: Json| assert_eq!(delta(&desired, &reported), expected);
