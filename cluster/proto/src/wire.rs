@@ -15,6 +15,7 @@ use core::net::SocketAddr;
 use bytes::Bytes;
 use millpond_core::{
     ids::{Incarnation, Origin, Seq},
+    limits::RECORD_BYTES_MAX,
     record::{self, Hlc, Home, RecordKind, Track, Undecodable},
     time::Timestamp,
 };
@@ -234,12 +235,16 @@ impl Run {
         self.records.iter().map(|record| record.payload.len()).sum()
     }
 
-    /// Whether it is what it says: a range that is not empty, records inside it, ascending, of its track.
+    /// Whether it is what it says and can be kept: a range that is not empty and has a number behind it, records inside it, ascending, of its
+    /// track, none of them longer than a journal takes. One that a journal refused would hold up those that come with it.
     pub fn is_sound(&self) -> bool {
         let inside = |record: &Record| self.first <= record.seq && record.seq <= self.last;
+        let fits = |record: &Record| record.payload.len() <= RECORD_BYTES_MAX;
         self.first.0 >= 1
             && self.first <= self.last
-            && self.records.iter().all(|record| inside(record) && record.kind.class().track() == self.track)
+            && self.last.0 < u64::MAX
+            && self.records.iter().all(|record| inside(record) && fits(record))
+            && self.records.iter().all(|record| record.kind.class().track() == self.track)
             && self.records.windows(2).all(|pair| pair[0].seq < pair[1].seq)
     }
 }

@@ -169,6 +169,8 @@ proptest! {
         let broken = [
             Run { first: Seq(0), ..run.clone() },
             Run { first: Seq(seq + 2), ..run.clone() },
+            // No journal takes it.
+            Run { last: Seq(u64::MAX), ..run.clone() },
         ];
         prop_assert!(!broken.iter().any(Run::is_sound));
         if let Some(last) = run.records.last().cloned() {
@@ -199,4 +201,23 @@ fn what_was_added_has_a_default() {
 #[test]
 fn a_frame_that_is_too_long_is_refused() {
     assert!(decode::<Message>(&vec![0xc0; FRAME_BYTES_MAX + 1]).is_err());
+}
+
+#[test]
+fn a_run_with_a_record_that_no_journal_takes_is_not_sound() {
+    let run = |bytes: usize| {
+        let record = Record {
+            seq: Seq(1),
+            kind: RecordKind::Events,
+            hlc: Hlc(1),
+            rows: 1,
+            min_time: Timestamp(0),
+            max_time: Timestamp(0),
+            payload: vec![0; bytes].into(),
+        };
+        let (origin, incarnation, track) = (Origin([1; 16]), Incarnation(2), Track::Raw);
+        Run { origin, incarnation, track, first: Seq(1), last: Seq(1), records: vec![record] }
+    };
+    assert!(run(RECORD_BYTES_MAX).is_sound());
+    assert!(!run(RECORD_BYTES_MAX + 1).is_sound());
 }
