@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use millpond_core::{
     ids::{Incarnation, Origin},
+    limits::STATE_KEY_BYTES_MAX,
     record::Track,
 };
 use millpond_env::{Disk, Env, Worker};
@@ -24,6 +25,8 @@ use millpond_store::{
 
 /// Where the copies lie on a node's disk.
 pub const FOLDER: &str = "replicas";
+/// What a checkpoint has rows of.
+const CHECKPOINT: [Table; 4] = [Table::Checkpoints, Table::Alerts, Table::Devices, Table::Meta];
 /// Pages of one copy that are kept in memory.
 const CACHE_BYTES: usize = 2 << 20;
 
@@ -198,11 +201,17 @@ impl Copy {
         if !complete {
             return;
         }
-        for (table, key, value) in self.checkpoint.take().map(|checkpoint| checkpoint.rows).unwrap_or_default() {
-            let Some(table) = Table::ALL.into_iter().find(|known| *known as u8 == table) else { continue };
-            self.puts.push(Put { table, key: key.to_vec(), value: Some(value) });
-        }
+        self.puts.extend(self.checkpoint.take().into_iter().flat_map(puts_of));
     }
+}
+
+/// The rows of a checkpoint that a copy takes. Of others none gets to the disk, or they would hold up the records that come with them.
+fn puts_of(checkpoint: Checkpoint) -> impl Iterator<Item = Put> {
+    checkpoint.rows.into_iter().filter_map(|(table, key, value)| {
+        let table = CHECKPOINT.into_iter().find(|known| *known as u8 == table)?;
+        let fits = (1..=STATE_KEY_BYTES_MAX).contains(&key.len());
+        fits.then(|| Put { table, key: key.to_vec(), value: Some(value) })
+    })
 }
 
 /// The last number up to which nothing is missing.
@@ -237,7 +246,7 @@ pub(crate) fn replica_run(run: Run) -> ReplicaRun {
 /// When the journal cannot be read.
 pub fn checkpoint_rows(reader: &Reader) -> Result<Vec<(u8, Bytes, Bytes)>, millpond_store::ReadError> {
     let mut rows = Vec::new();
-    for table in [Table::Checkpoints, Table::Alerts, Table::Devices, Table::Meta] {
+    for table in CHECKPOINT {
         reader.range(table, b"", |key, value| {
             rows.push((table as u8, Bytes::copy_from_slice(key), value));
             std::ops::ControlFlow::Continue(())
@@ -274,4 +283,28 @@ fn path_of(life: Life) -> String {
 pub fn life_of(name: &str) -> Option<Life> {
     let (origin, incarnation) = name.strip_suffix(".redb")?.split_once('-')?;
     Some(Life { origin: Origin::from_hex(origin)?, incarnation: Incarnation(incarnation.parse().ok()?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_core::ids::Seq;
+
+    use super::*;
+
+    #[test]
+    fn of_a_checkpoint_only_rows_are_kept_that_a_copy_takes() {
+        let row = |table: u8, key: usize| (table, Bytes::from(vec![7; key]), Bytes::from_static(b"state"));
+        let alerts = Table::Alerts as u8;
+        let rows = vec![
+            row(alerts, 3),
+            row(alerts, 0),
+            row(alerts, STATE_KEY_BYTES_MAX + 1),
+            row(Table::DeadLetters as u8, 3),
+            row(Table::Documents as u8, 3),
+            row(u8::MAX, 3),
+        ];
+        let checkpoint = Checkpoint { origin: Origin([1; 16]), incarnation: Incarnation(1), cursor: Seq(1), rows };
+        let kept: Vec<(Table, usize)> = puts_of(checkpoint).map(|put| (put.table, put.key.len())).collect();
+        assert_eq!(kept, [(Table::Alerts, 3)]);
+    }
 }

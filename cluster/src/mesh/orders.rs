@@ -124,19 +124,16 @@ impl State {
     }
 
     fn command_of(&mut self, body: &Json) -> Result<Command, AskError> {
-        if let Ok(command) = serde_json::from_value::<Command>(body["command"].clone()) {
+        if let Ok(command) = serde_json::from_value::<Command>(body["command"].clone())
+            && is_sound(&command)
+        {
             self.orders.clock = self.orders.clock.max(command.created);
             return Ok(command);
         }
         let (device, name) = (checked(text_of(body, "device")?)?, text_of(body, "name")?);
         let id = match body["id"].as_str() {
             None => None,
-            Some(id)
-                if (1..=ID_BYTES_MAX).contains(&id.len())
-                    && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) =>
-            {
-                Some(id.to_owned())
-            }
+            Some(id) if is_id(id) => Some(id.to_owned()),
             Some(_) => {
                 return Err(AskError::Invalid(format!(
                     "an id has 1 to {ID_BYTES_MAX} letters, digits, `-`, `_` and `.`"
@@ -286,6 +283,15 @@ impl State {
     }
 }
 
+fn is_id(id: &str) -> bool {
+    (1..=ID_BYTES_MAX).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+}
+
+/// Whether another node may have taken a command like this one.
+fn is_sound(command: &Command) -> bool {
+    is_id(&command.id.0) && checked(&command.device).is_ok() && command.created <= Hlc::MAX
+}
+
 fn entry_json(entry: &Entry) -> Json {
     let command = &entry.command;
     let mut json = json!({
@@ -310,5 +316,23 @@ fn say_status(json: &mut Json, status: &Status) {
     json["status"] = json!(name);
     if let Some(key) = key {
         json[key] = value;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_core::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn a_command_of_another_node_is_held_to_what_holds_here() {
+        let (id, deadline) = (CommandId("c-1".into()), Timestamp(1));
+        let (device, name) = ("press-1".to_owned(), "stop".to_owned());
+        let sound = Command { id, device, name, body: Json::Null, deadline, created: Hlc(1) };
+        assert!(is_sound(&sound));
+        assert!(!is_sound(&Command { created: Hlc(u64::MAX), ..sound.clone() }), "no later one could be given");
+        assert!(!is_sound(&Command { device: "+/#".into(), ..sound.clone() }));
+        assert!(!is_sound(&Command { id: CommandId("c/1".into()), ..sound }));
     }
 }

@@ -179,7 +179,7 @@ impl State {
     pub(super) fn pong(&mut self, from: Origin, sent_ns: u64, wall_ms: i64) {
         let now = self.env.now();
         let there = now.since(Mono(sent_ns)).0 / 2 / 1_000_000;
-        let ahead = wall_ms - (self.env.wall().as_millis() - there);
+        let ahead = wall_ms.saturating_sub(self.env.wall().as_millis() - there);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.clock_ahead_ms = Some(ahead);
         }
