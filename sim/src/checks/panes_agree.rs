@@ -55,6 +55,8 @@ struct Checker<'a> {
     explained: BTreeSet<PaneId>,
     /// Devices some of whose events may be in panes and may not.
     poisoned: BTreeSet<u32>,
+    /// Devices of which the node leaves events out.
+    left_out: BTreeSet<String>,
     /// Windows that begin by then are not compared.
     horizon: Option<Timestamp>,
     windows: Vec<Window>,
@@ -141,6 +143,7 @@ impl<'a> Checker<'a> {
             names: panes.names.clone(),
             explained: BTreeSet::new(),
             poisoned: journal.poisoned_devices.clone(),
+            left_out: journal.left_out.values().flatten().map(|(device, _)| device.clone()).collect(),
             trouble: Trouble::default(),
             late,
             without: Vec::new(),
@@ -279,7 +282,7 @@ impl<'a> Checker<'a> {
         let long_closed = highs.is_none_or(|(least, _)| rules.is_closed(id.3, least.saturating_sub(MARGIN.0)));
         if row.open && long_closed {
             self.trouble.unclosed.add(|| describe_id(&self.names, &self.node.config, id));
-        } else if !row.open && !closed {
+        } else if !row.open && !closed && !self.was_closed_by_others(&rules, id.1) {
             self.trouble.early.add(|| describe_id(&self.names, &self.node.config, id));
         } else if let Some(what) = differs(model, &row.metrics, row.open) {
             self.trouble.different.add(|| {
@@ -290,6 +293,14 @@ impl<'a> Checker<'a> {
     }
 
     /// Whether a key is a device of which nobody can say what its windows hold.
+    /// What closed a window may have been left out since; the pane was said by then.
+    fn was_closed_by_others(&self, rules: &Rules, key: u32) -> bool {
+        match rules.by {
+            GroupBy::Device => self.left_out.contains(self.names.name(key)),
+            _ => !self.left_out.is_empty(),
+        }
+    }
+
     fn is_poisoned(&self, key: u32) -> bool {
         let number = self.evidence.witness.by_name.get(self.names.name(key));
         number.is_some_and(|number| self.poisoned.contains(number))
