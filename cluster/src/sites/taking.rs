@@ -9,6 +9,7 @@ use millpond_proto::{
     sites::{
         Answer, Offers, Question, VERSION, WINDOWS_MAX,
         taking::{Step, Taking},
+        terms::class_of,
     },
     wire,
 };
@@ -166,7 +167,7 @@ impl Taker {
                 return FetchEnd::Failed;
             }
             first = key.last.next();
-            run.records.retain(|record| self.trusted.take.contains(&record.kind.class()));
+            run.records.retain(|record| self.trusted.take.contains(&class_of(record.kind)));
             let (sites, site) = (self.sites.clone(), self.trusted.site.clone());
             match self.sites.env.unblock(move || sites.shelf.keep(&site, run)).await {
                 Some(Ok(records)) => {

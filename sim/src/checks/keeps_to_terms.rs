@@ -23,7 +23,7 @@ use millpond_core::{
     schema::Pattern,
     window::{GroupBy, LateEvent, Pane},
 };
-use millpond_proto::twin::Reported;
+use millpond_proto::{sites::terms::class_of, twin::Reported};
 use millpond_store::{Reader, RecordRef};
 
 use super::tally::{Findings, Tally};
@@ -186,11 +186,6 @@ fn each(reader: &Reader, mut f: impl FnMut(&RecordRef<'_>)) -> Result<(), String
         scan.map_err(|error| error.to_string())?;
     }
     Ok(())
-}
-
-/// What leaves events out belongs to the panes.
-fn class_of(kind: RecordKind) -> Class {
-    if kind == RecordKind::LeftOut { Class::Pane } else { kind.class() }
 }
 
 /// The parts of a record: whose each is, when it is of one device, and a digest of it.

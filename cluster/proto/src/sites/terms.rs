@@ -83,6 +83,11 @@ impl ByDevice {
     }
 }
 
+/// The class by which a record leaves or stays. What leaves events out goes with the panes: they cannot be read without it.
+pub fn class_of(kind: RecordKind) -> Class {
+    if kind == RecordKind::LeftOut { Class::Pane } else { kind.class() }
+}
+
 /// Leaves out what another site may not have.
 pub struct Filter {
     classes: Vec<Class>,
@@ -115,9 +120,7 @@ impl Filter {
 
     /// What may leave of a record, when anything may.
     pub fn record(&mut self, record: Record) -> Option<Record> {
-        // Panes cannot be read without it.
-        let class = if record.kind == RecordKind::LeftOut { Class::Pane } else { record.kind.class() };
-        if !self.classes.contains(&class) {
+        if !self.classes.contains(&class_of(record.kind)) {
             return None;
         }
         let Some(devices) = &self.devices else { return Some(record) };

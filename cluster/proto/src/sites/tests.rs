@@ -7,7 +7,7 @@ use millpond_core::{
     batch::{Batch, Metric, Shape},
     block,
     planted::{Bug, plant},
-    record::{self, DropRange, DropReason, Hlc, Home, RecordKind},
+    record::{self, DropRange, DropReason, Hlc, Home, LeftOut, RecordKind},
     rule::RuleSpec,
     schema::Pattern,
     time::Timestamp,
@@ -157,6 +157,15 @@ fn bytes_that_cannot_be_read_stay_unless_everything_may_leave() {
         assert!(filter(&terms(&Class::ALL, &["press-*"])).record(record.clone()).is_none(), "{kind:?}");
         assert!(filter(&terms(&Class::ALL, &["*"])).record(record).is_some(), "{kind:?}");
     }
+}
+
+#[test]
+fn what_leaves_events_out_goes_with_the_panes_and_names_only_allowed_devices() {
+    let left = |device: &str| LeftOut { record: 7, device: device.to_owned(), seqs: vec![1] };
+    let record = of(RecordKind::LeftOut, record::encode(&[left("a-1"), left("b-1")].as_slice()));
+    let given = filter(&terms(&[Class::Pane], &["a-*"])).record(record.clone()).expect("panes may leave");
+    assert_eq!(record::decode::<Vec<LeftOut>>(&given.payload), Ok(vec![left("a-1")]));
+    assert_eq!(filter(&terms(&[Class::State], &["*"])).record(record), None);
 }
 
 #[test]
