@@ -7,16 +7,25 @@ use serde_json::Value;
 use crate::support::sources;
 
 /// Which crates of ours a crate may depend on.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("millpond-core", &[]),
     ("millpond-env", &["millpond-core"]),
     ("millpond-store", &["millpond-core"]),
     ("millpond-gateway", &["millpond-core", "millpond-env"]),
     ("millpond-actors", &["millpond-core", "millpond-env", "millpond-store", "millpond-gateway"]),
     ("millpond-proto", &["millpond-core"]),
+    ("millpond-lake", &["millpond-core"]),
     (
         "millpond-cluster",
-        &["millpond-core", "millpond-env", "millpond-store", "millpond-gateway", "millpond-proto", "millpond-actors"],
+        &[
+            "millpond-core",
+            "millpond-env",
+            "millpond-store",
+            "millpond-gateway",
+            "millpond-proto",
+            "millpond-lake",
+            "millpond-actors",
+        ],
     ),
     (
         "millpond-sim",
@@ -26,6 +35,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "millpond-store",
             "millpond-gateway",
             "millpond-proto",
+            "millpond-lake",
             "millpond-actors",
             "millpond-cluster",
         ],
@@ -38,6 +48,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "millpond-store",
             "millpond-gateway",
             "millpond-proto",
+            "millpond-lake",
             "millpond-actors",
             "millpond-cluster",
             "millpond-sim",
@@ -46,13 +57,14 @@ const ARROWS: [(&str, &[&str]); 9] = [
 ];
 
 /// The only crates that may name a package.
-const OWNERS: [(&str, &[&str]); 12] = [
+const OWNERS: [(&str, &[&str]); 13] = [
     ("rmp-serde", &["millpond-core"]),
     ("cel", &["millpond-core"]),
     ("redb", &["millpond-store", "millpond-sim"]),
     ("foca", &["millpond-proto"]),
     ("automerge", &["millpond-proto"]),
     ("ractor", &["millpond-actors", "millpond-cluster"]),
+    ("parquet", &["millpond-lake"]),
     ("axum", &["millpond-gateway"]),
     ("sonic-rs", &["millpond-gateway"]),
     ("quinn", &["millpond-cluster", "millpond-sim"]),

@@ -1,0 +1,1 @@
+//! Where the cloud keeps what is old: Parquet in an object store, committed by manifests.
