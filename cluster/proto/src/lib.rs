@@ -7,6 +7,7 @@ pub mod ranges;
 pub mod replication;
 pub mod sites;
 pub mod twin;
+pub mod uplink;
 pub mod wire;
 
 mod now;

@@ -24,11 +24,17 @@ use millpond_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{RangeSet, replication::Life, wire::Run};
+use crate::{
+    RangeSet,
+    replication::Life,
+    uplink::{Brought, Lane},
+    wire::Run,
+};
 
 /// Application protocol of a connection between nodes of two sites.
 pub const ALPN: &[u8] = b"millpond-site/1";
-pub const VERSION: u16 = 1;
+/// 2: deliveries to a cloud ([`uplink`](crate::uplink)). Who does not know a question says [`Answer::Unknown`].
+pub const VERSION: u16 = 2;
 /// Bytes of a question.
 pub const QUESTION_BYTES_MAX: usize = 256 << 10;
 /// Lives of one site that are copied; what it offers beyond is passed over.
@@ -52,6 +58,23 @@ pub enum Question {
     /// Answered with runs that follow each other from `first` on, without gaps among what is offered, then the end of the stream. They may
     /// end long before `last`. Records of other classes than these are left out.
     Range { origin: Origin, incarnation: Incarnation, track: Track, first: Seq, last: Seq, classes: Vec<Class> },
+    /// What the cloud has of the asking site. Answered with [`Answer::Ledger`].
+    Ledger { version: u16 },
+    /// A lane of a life follows: frames of [`Delivery`](crate::uplink::Delivery) one way, of [`Receipt`](crate::uplink::Receipt) the other.
+    Deliver {
+        origin: Origin,
+        incarnation: Incarnation,
+        lane: Lane,
+        /// The name of the life's node, for people.
+        #[serde(default)]
+        name: String,
+        /// How the windows are defined whose panes are delivered.
+        #[serde(default)]
+        windows: Vec<WindowSpec>,
+    },
+    /// What is the asking site to run? Frames of [`Order`](crate::uplink::orders::Order) come for as long as the stream is open, and
+    /// frames of [`Outcome`](crate::uplink::orders::Outcome) go the other way.
+    Obey { version: u16, node: String },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -63,8 +86,9 @@ pub enum Answer {
     Busy {
         retry_ms: u32,
     },
-    /// The range is not here, or not for the asking site.
+    /// The range is not here, or not for the asking site; or the question is not known.
     Unknown,
+    Ledger(Vec<Brought>),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
