@@ -20,6 +20,7 @@ pub struct Cli {
 const AFTER_HELP: &str = "Start here:
   millpond demo                            three nodes and a fleet of simulated machines; kill one
   millpond edge --config edge.toml         a node for real devices
+  millpond cloud --config cloud.toml       a node to which sites deliver
   millpond explain MP0103                  what a code means";
 
 const EXAMPLES: &str = "Start here:
@@ -42,6 +43,7 @@ fn after_long_help() -> String {
 enum Command {
     Demo(commands::demo::Args),
     Edge(commands::edge::Args),
+    Cloud(commands::cloud::Args),
     Bench(commands::bench::Args),
     Replay(commands::replay::Args),
     Sim(commands::sim::Args),
@@ -54,6 +56,8 @@ enum Command {
     Rules(commands::rules::Args),
     Members(commands::members::Args),
     Ledger(commands::ledger::Args),
+    Uplinks(commands::uplinks::Args),
+    Sites(commands::sites::Args),
     Alerts(commands::alerts::Args),
     Windows(commands::windows::Args),
     Tap(commands::tap::Args),
@@ -74,6 +78,7 @@ impl Cli {
         match self.command {
             Command::Demo(args) => commands::demo::run(args).await,
             Command::Edge(args) => commands::edge::run(args).await,
+            Command::Cloud(args) => commands::cloud::run(args).await,
             Command::Bench(args) => commands::bench::run(args).await,
             Command::Replay(args) => commands::replay::run(args).await,
             Command::Sim(args) => commands::sim::run(args).await,
@@ -86,6 +91,8 @@ impl Cli {
             Command::Rules(args) => commands::rules::run(args).await,
             Command::Members(args) => commands::members::run(args).await,
             Command::Ledger(args) => commands::ledger::run(args).await,
+            Command::Uplinks(args) => commands::uplinks::run(args).await,
+            Command::Sites(args) => commands::sites::run(args).await,
             Command::Alerts(args) => commands::alerts::run(args).await,
             Command::Windows(args) => commands::windows::run(args).await,
             Command::Tap(args) => commands::tap::run(args).await,

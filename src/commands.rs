@@ -4,6 +4,7 @@
 
 pub mod alerts;
 pub mod bench;
+pub mod cloud;
 pub mod completions;
 pub mod config;
 pub mod dead_letter;
@@ -23,9 +24,11 @@ pub mod rules;
 pub mod secrets;
 pub mod sim;
 pub mod site;
+pub mod sites;
 pub mod table;
 pub mod tap;
 pub mod twin;
+pub mod uplinks;
 pub mod validate;
 pub mod version;
 pub mod windows;

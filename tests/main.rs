@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "tests stand in the real world")]
 
 mod clients;
+mod cloud;
 mod crash;
 mod demo;
 mod disk_full;

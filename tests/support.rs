@@ -107,7 +107,12 @@ impl Drop for Node {
 }
 
 pub fn arguments(command: &mut Command, data: &Path, config: Option<&Path>, set: &[&str]) {
-    command.arg("edge");
+    arguments_as(command, "edge", data, config, set);
+}
+
+/// The same for another role.
+pub fn arguments_as(command: &mut Command, role: &str, data: &Path, config: Option<&Path>, set: &[&str]) {
+    command.arg(role);
     if let Some(config) = config {
         command.arg("--config").arg(config);
     }

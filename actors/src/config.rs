@@ -7,6 +7,7 @@ use millpond_core::{
     alert::AlertSettings,
     rule::RuleSpec,
     schema::{DeviceTypeSpec, SchemaSpec},
+    time::Span,
     window::WindowSpec,
 };
 use millpond_gateway::{auth::AuthSettings, http::HttpSettings, mqtt::MqttSettings};
@@ -49,6 +50,8 @@ pub struct Config {
     pub webhooks: Vec<WebhookSettings>,
     /// The other boxes of the site.
     pub site: SiteSettings,
+    /// What a node of the cloud keeps of the sites that deliver to it (`millpond cloud`).
+    pub cloud: CloudSettings,
     /// What the node says about itself on stderr.
     pub log: LogSettings,
 }
@@ -109,6 +112,74 @@ pub struct LogSettings {
     pub level: LogLevel,
     /// `text` or `json` (one object per line). Default: `text`.
     pub format: LogFormat,
+}
+
+/// What a node of the cloud keeps of the sites that deliver to it, and where. The section means something to `millpond cloud` only.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CloudSettings {
+    /// Where events are archived as Parquet: a folder, relative to the data directory, or `s3://BUCKET/PREFIX` in a program that was
+    /// built with the feature `s3`. Default: `lake`.
+    pub lake: String,
+    /// How often what is settled is moved into the archive. Default: 1m.
+    pub archive_every: Span,
+    /// How long records stay in the cloud node's own store besides; what is not archived stays longer. Default: 7d.
+    pub hot: Span,
+    /// Age at which archived files move to the cold tier. Default: 90d.
+    pub warm: Span,
+    /// Age at which archived files are given up. Default: 2555d (7 years).
+    pub cold: Span,
+    /// Who the sites are. One that is not named belongs to the tenant `default`.
+    pub sites: Vec<SiteOfCloud>,
+}
+
+impl Default for CloudSettings {
+    fn default() -> CloudSettings {
+        let days = |days: i64| Span::from_secs(days * 86_400);
+        CloudSettings {
+            lake: "lake".to_owned(),
+            archive_every: Span::from_secs(60),
+            hot: days(7),
+            warm: days(90),
+            cold: days(2555),
+            sites: Vec::new(),
+        }
+    }
+}
+
+impl CloudSettings {
+    /// Who a site is.
+    pub fn site(&self, name: &str) -> SiteOfCloud {
+        self.sites.iter().find(|site| site.site == name).cloned().unwrap_or_else(|| SiteOfCloud::unnamed(name))
+    }
+}
+
+/// A site, as the cloud knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SiteOfCloud {
+    /// The site's name, as its certificates have it.
+    pub site: String,
+    /// Whose site it is: what is stored, asked and pushed is kept apart by tenant. Letters, digits, `-` and `_`. Default: `default`.
+    #[serde(default = "default_tenant")]
+    pub tenant: String,
+    /// Where it lies, for example `eu-west`. Default: none.
+    #[serde(default)]
+    pub region: String,
+    /// What people call the place. Default: none.
+    #[serde(default)]
+    pub place: String,
+}
+
+impl SiteOfCloud {
+    fn unnamed(site: &str) -> SiteOfCloud {
+        let (tenant, region, place) = (default_tenant(), String::new(), String::new());
+        SiteOfCloud { site: site.to_owned(), tenant, region, place }
+    }
+}
+
+fn default_tenant() -> String {
+    "default".to_owned()
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

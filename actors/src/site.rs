@@ -5,7 +5,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -62,6 +62,7 @@ pub struct Site {
     head: AtomicU64,
     checkpoint: AtomicU64,
     moved: Notify,
+    listeners: Mutex<Vec<Weak<Notify>>>,
     waiting: Mutex<Waiting>,
     /// Up to here it is known which events count in other journals.
     settled: AtomicU64,
@@ -94,6 +95,7 @@ impl Site {
             head: AtomicU64::new(head.0),
             checkpoint: AtomicU64::new(0),
             moved: Notify::new(),
+            listeners: Mutex::default(),
             waiting: Mutex::default(),
             settled: AtomicU64::new(settled.0),
             left_out: AtomicU64::new(0),
@@ -127,9 +129,20 @@ impl Site {
         self.moved.notified().await;
     }
 
+    /// Is told each time that the head has moved, for one waiter, for as long as it is kept.
+    pub fn listen(&self) -> Arc<Notify> {
+        let listener = Arc::new(Notify::new());
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(&listener));
+        listener
+    }
+
     pub(crate) fn committed(&self, head: Seq) {
         self.head.store(head.0, Ordering::Release);
         self.moved.notify_one();
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.iter().filter_map(Weak::upgrade).for_each(|listener| listener.notify_one());
     }
 
     pub(crate) fn saved(&self, cursor: Seq) {

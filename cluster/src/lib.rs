@@ -1,5 +1,6 @@
 //! Who a Millpond node is, and how two of them talk.
 
+pub mod cloud;
 pub mod habits;
 pub mod identity;
 pub mod mesh;

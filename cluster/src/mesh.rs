@@ -50,7 +50,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use millpond_actors::{Running, adopt::Adopted, config::Config, settings::Current};
+use millpond_actors::{
+    Running,
+    adopt::Adopted,
+    config::{CloudSettings, Config},
+    settings::Current,
+};
 use millpond_core::{
     admission::Known,
     ids::{Origin, Seq},
@@ -65,6 +70,7 @@ use millpond_proto::{
     twin::commands::CommandId,
     wire::Run,
 };
+use prometheus::Registry;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::oneshot;
@@ -73,9 +79,10 @@ pub use self::copies::{FOLDER, life_of};
 pub(crate) use self::offering::OnOffer;
 use self::{others::MeshOthers, state::State};
 use crate::{
+    cloud::{Cloud, CloudError, Consumer},
     habits::Habits,
     identity::{IdentityError, NodeIdentity, files},
-    sites::{Shelf, Sites},
+    sites::{Own, Shelf, Sites},
     transport::{Event, OpenError, Options, Transport},
 };
 
@@ -251,7 +258,7 @@ impl Mesh {
         let found = env.unblock(move || Ok((copies::Copies::found(&listing)?, Shelf::open(listing, retention)?))).await;
         let found = found.unwrap_or_else(|| Err(std::io::ErrorKind::Interrupted.into()));
         let (found, shelf) = found.map_err(MeshError::Copies)?;
-        let copies = Shared::default();
+        let (copies, own_origin) = (Shared::default(), identity.origin);
         let settings = running.settings.clone();
         let sites = Sites::new(env.clone(), transport.clone(), settings, shelf, &running.registry)?;
         let arguments = Arguments {
@@ -269,12 +276,13 @@ impl Mesh {
         };
         let started = Actor::spawn(None, MeshActor, arguments).await;
         let (actor, _) = started.map_err(|error| MeshError::Actor(error.to_string()))?;
-        sites.join(actor.clone());
+        let life = Life { origin: own_origin, incarnation: running.opened.incarnation };
+        sites.join(actor.clone(), Own { life, site: running.site.clone() });
         let (to, others) = (actor.clone(), sites.clone());
         env.spawn(async move {
             while let Some(event) = events.recv().await {
-                if let Event::OtherSite { site, from, frame, replies } = event {
-                    others.asked(&site, from, &frame, replies);
+                if let Event::OtherSite { site, from, frame, more, replies } = event {
+                    others.asked(&site, from, &frame, more, replies);
                     continue;
                 }
                 if to.cast(MeshMsg::Event(event)).is_err() {
@@ -295,9 +303,27 @@ impl Mesh {
         Ok(Mesh { addr: transport.local_addr(), actor, transport, sites, env })
     }
 
+    /// Makes the node one of a cloud: from now on it takes what other sites deliver.
+    ///
+    /// # Errors
+    /// See [`CloudError`].
+    pub async fn become_cloud(
+        &self,
+        settings: CloudSettings,
+        registry: &Registry,
+        consumers: Vec<Arc<dyn Consumer>>,
+    ) -> Result<Cloud, CloudError> {
+        let cloud = Cloud::start(self.env.clone(), settings, self.sites.shelf(), registry, consumers).await?;
+        self.sites.receive(cloud.clone());
+        Ok(cloud)
+    }
+
     /// Says goodbye and ends.
     pub async fn stop(self) {
         self.sites.stop();
+        if let Some(cloud) = self.sites.cloud() {
+            cloud.stop().await;
+        }
         let (reply, told) = oneshot::channel();
         if self.actor.cast(MeshMsg::Stop(reply)).is_ok() {
             let _ = self.env.timeout(GOODBYE, told).await;

@@ -13,6 +13,7 @@ use millpond_env::{Disk, Env};
 use rustls::crypto::CryptoProvider;
 
 use crate::{
+    cloud::CloudError,
     habits::Habits,
     identity::{IdentityError, NodeIdentity, files},
     mesh::{Mesh, MeshError},
@@ -33,6 +34,10 @@ pub enum OpenError {
     Identity(#[from] IdentityError),
     #[error("the node cannot take part in its site")]
     Mesh(#[from] MeshError),
+    #[error("the node belongs to no site, so that no other site can know it")]
+    NotEnrolled,
+    #[error("the node cannot be one of a cloud")]
+    Cloud(#[from] CloudError),
 }
 
 impl Node {
@@ -77,6 +82,31 @@ impl Node {
             Ok(mesh) => Ok(Node { edge, mesh: Some(mesh) }),
             Err(error) => {
                 edge.close().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// [`Node::open`] for a node of the cloud.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; a node that was not enrolled in the cloud's own site cannot be one of it.
+    pub async fn open_cloud(
+        env: Env,
+        config: &Config,
+        cores: usize,
+        provider: Arc<CryptoProvider>,
+        habits: Habits,
+    ) -> Result<Node, OpenError> {
+        let node = Node::open_with(env, config, cores, provider, habits).await?;
+        let Some(mesh) = &node.mesh else {
+            node.close().await;
+            return Err(OpenError::NotEnrolled);
+        };
+        match mesh.become_cloud(config.cloud.clone(), &node.edge.running.registry, Vec::new()).await {
+            Ok(_) => Ok(node),
+            Err(error) => {
+                node.close().await;
                 Err(error.into())
             }
         }

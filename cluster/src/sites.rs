@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   trust files ──► terms per site ──► giving: answers questions of its nodes from the journal and the copies here
+//!            ├────► uplink ──────────► delivering: one task per cloud says what this site has, to a node of the cloud
 //!            └────► addresses ───────► taking: one task per site asks for what is missing ──► sites/NAME/ (copies)
 //!                                                                       questions ──► answers from these copies
 //! ```
@@ -15,6 +16,7 @@
 //! 2. A record of another site lies below the name of the site whose authority vouched for the node that it came from.
 //! 3. What is told to be held is on disk.
 
+mod delivering;
 mod giving;
 mod measures;
 mod shelf;
@@ -31,9 +33,9 @@ use millpond_actors::{
     settings::Current,
 };
 use millpond_core::{ids::Origin, record::Track};
-use millpond_env::Env;
+use millpond_env::{Env, Mono};
 use millpond_gateway::port::{AskError, Json};
-use millpond_proto::{RangeSet, replication::Life};
+use millpond_proto::{RangeSet, replication::Life, sites, wire};
 use prometheus::Registry;
 use ractor::ActorRef;
 use serde_json::json;
@@ -44,9 +46,10 @@ use self::measures::Measures;
 pub use self::shelf::FOLDER;
 pub(crate) use self::shelf::Shelf;
 use crate::{
+    cloud::Cloud,
     identity::{self, Revocations, Trusted},
     mesh::MeshMsg,
-    transport::{OtherSite, Replies, Transport},
+    transport::{OtherSite, Replies, ReplyFrames, Transport},
 };
 
 /// Questions of one site that are answered at a time; who comes beyond that is told to come again.
@@ -61,9 +64,18 @@ pub(crate) struct Inner {
     transport: Transport,
     mesh: OnceLock<ActorRef<MeshMsg>>,
     settings: Current,
-    shelf: Shelf,
+    shelf: Arc<Shelf>,
     measures: Measures,
+    own: OnceLock<Own>,
+    /// Where this node takes what other sites deliver, when it is one of a cloud.
+    cloud: OnceLock<Cloud>,
     state: Mutex<State>,
+}
+
+/// The journal of this node.
+pub(crate) struct Own {
+    pub life: Life,
+    pub site: Arc<millpond_actors::site::Site>,
 }
 
 #[derive(Default)]
@@ -73,8 +85,48 @@ struct State {
     revoked: Revocations,
     /// What is known of the records of each site that something is taken from.
     ledger: BTreeMap<String, Vec<Row>>,
+    /// What is delivered, by cloud.
+    upward: BTreeMap<String, Upward>,
     /// Why the trust files could not be read last.
     wrong: Option<String>,
+}
+
+/// How far deliveries to a cloud have come.
+#[derive(Default)]
+struct Upward {
+    /// The address at which it was reached, while it is.
+    connected: Option<String>,
+    /// Why it is not.
+    why: String,
+    /// Own records that it does not have, by track, and when that was.
+    left: [(u64, Mono); 2],
+    /// How many of them go a second, now and lately.
+    rate: [f64; 2],
+    /// What it has of each life that is known here: name, who delivers it, numbers that are here and not there, by track.
+    lives: Vec<(Life, String, Option<Origin>, [u64; 2])>,
+}
+
+impl Upward {
+    fn left(&mut self, track: Track, left: u64, now: Mono) {
+        let (before, at) = self.left[track as usize];
+        let seconds = now.since(at).as_secs_f64();
+        if seconds > 0.0 {
+            let rate = before.saturating_sub(left) as f64 / seconds;
+            let known = &mut self.rate[track as usize];
+            *known = if *known == 0.0 { rate } else { *known * 0.7 + rate * 0.3 };
+        }
+        self.left[track as usize] = (left, now);
+    }
+
+    /// How long until everything is delivered at the present rate, in s; `None` when it does not get less.
+    fn eta(&self) -> Option<f64> {
+        let of_track = |track: usize| match (self.left[track].0, self.rate[track]) {
+            (0, _) => Some(0.0),
+            (left, rate) if rate > 0.0 => Some(left as f64 / rate),
+            _ => None,
+        };
+        Some(of_track(0)?.max(of_track(1)?))
+    }
 }
 
 struct Entry {
@@ -112,13 +164,54 @@ impl Sites {
         shelf: Shelf,
         registry: &Registry,
     ) -> Result<Sites, prometheus::Error> {
-        let (measures, state) = (Measures::new(registry)?, Mutex::default());
-        Ok(Sites(Arc::new(Inner { env, transport, mesh: OnceLock::new(), settings, shelf, measures, state })))
+        let (measures, state, shelf) = (Measures::new(registry)?, Mutex::default(), Arc::new(shelf));
+        let (mesh, own, cloud) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Ok(Sites(Arc::new(Inner { env, transport, mesh, settings, shelf, measures, own, cloud, state })))
     }
 
     /// Once, when the mesh is up.
-    pub fn join(&self, mesh: ActorRef<MeshMsg>) {
+    pub fn join(&self, mesh: ActorRef<MeshMsg>, own: Own) {
+        let _ = self.0.own.set(own);
         let _ = self.0.mesh.set(mesh);
+    }
+
+    /// The copies of other sites' records.
+    pub fn shelf(&self) -> Arc<Shelf> {
+        self.0.shelf.clone()
+    }
+
+    /// Other sites may deliver to this node from now on.
+    pub fn receive(&self, cloud: Cloud) {
+        let _ = self.0.cloud.set(cloud);
+    }
+
+    pub fn cloud(&self) -> Option<&Cloud> {
+        self.0.cloud.get()
+    }
+
+    /// How far deliveries to each cloud have come.
+    pub fn uplinks(&self) -> Json {
+        let state = self.0.state();
+        let life = |(life, name, by, left): &(Life, String, Option<Origin>, [u64; 2])| {
+            json!({
+                "name": name,
+                "origin": life.origin.to_string(),
+                "incarnation": life.incarnation.0,
+                "delivered_by": by.map(|by| by.to_string()),
+                "left": left[0] + left[1],
+            })
+        };
+        let row = |(cloud, upward): (&String, &Upward)| {
+            json!({
+                "cloud": cloud,
+                "connected": upward.connected,
+                "why": upward.why,
+                "left": { "results": upward.left[0].0, "raw": upward.left[1].0 },
+                "eta_s": upward.eta(),
+                "lives": upward.lives.iter().map(life).collect::<Vec<_>>(),
+            })
+        };
+        json!({ "uplinks": state.upward.iter().map(row).collect::<Vec<_>>() })
     }
 
     /// Goes on with what the files say now. Files that cannot be read change nothing.
@@ -155,14 +248,21 @@ impl Sites {
         for (trusted, ended) in begun {
             tracing::info!(site = trusted.site, classes = ?trusted.terms.classes, devices = ?trusted.terms.devices, take = !trusted.addresses.is_empty(), "a site is trusted");
             if !trusted.addresses.is_empty() {
-                self.0.env.spawn(taking::take(self.0.clone(), trusted, ended));
+                self.0.env.spawn(taking::take(self.0.clone(), trusted.clone(), ended.clone()));
+            }
+            if !trusted.uplink.is_empty() {
+                self.0.env.spawn(delivering::deliver(self.0.clone(), trusted, ended));
             }
         }
     }
 
     /// A node of another site asks.
-    pub fn asked(&self, site: &str, from: Origin, frame: &[u8], replies: Replies) {
-        giving::answer(&self.0, site, from, frame, replies);
+    pub fn asked(&self, site: &str, from: Origin, frame: &[u8], more: ReplyFrames, replies: Replies) {
+        let question = wire::decode::<sites::Question>(frame);
+        match (self.0.cloud.get(), question) {
+            (Some(cloud), Ok(question)) if Cloud::takes(&question) => cloud.asked(site, from, question, more, replies),
+            (_, question) => giving::answer(&self.0, site, from, question, replies),
+        }
     }
 
     /// An answer from the copies here; `None` when nothing of the site is.
@@ -229,6 +329,7 @@ impl State {
             tracing::info!(site, "a site is not trusted any more");
             entry.ended.cancel();
             self.ledger.remove(&site);
+            self.upward.remove(&site);
         }
         begun
     }

@@ -139,6 +139,8 @@ pub enum Event {
         site: String,
         from: Origin,
         frame: Bytes,
+        /// What follows the question, for those that more follows.
+        more: ReplyFrames,
         replies: Replies,
     },
     /// Somebody without a certificate that counts wants one.

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use crate::{
     commands::{out, styled},
-    config,
+    config::{self, Loaded},
     exit::{self, Failure, Told},
     roles::{edge::Edge, log, signals::Signals},
     world::World,
@@ -39,6 +39,21 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(Failure::BadConfig as u8));
         }
     };
+    serve(loaded, Role::Edge).await
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Edge,
+    Cloud,
+}
+
+/// Runs a node until it is told to end.
+///
+/// # Errors
+/// When it does not start, or ends by itself.
+pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<ExitCode> {
     if !loaded.warnings.list.is_empty() {
         eprintln!("{}", loaded.warnings.render(styled()));
     }
@@ -49,7 +64,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             .because(error)
     })?;
     let mut signals = Signals::new()?;
-    let opening = Edge::open(&config);
+    let opening = Edge::open(&config, role);
     let mut edge = tokio::select! {
         biased;
         signal = signals.next() => {

@@ -4,6 +4,7 @@ use std::{ops::Deref, path::PathBuf};
 
 use millpond_actors::{StartError, edge};
 use millpond_cluster::{
+    habits::Habits,
     identity,
     mesh::{Mesh, MeshError},
     node::{self, Node},
@@ -12,6 +13,7 @@ use millpond_cluster::{
 use millpond_store::OpenError;
 
 use crate::{
+    commands::edge::Role,
     config::Config,
     exit::{Failure, Told},
     world::{World, os},
@@ -28,7 +30,7 @@ impl Edge {
     ///
     /// # Errors
     /// A [`Told`] with code and hint; nothing runs then any more.
-    pub async fn open(config: &Config) -> anyhow::Result<Edge> {
+    pub async fn open(config: &Config, role: Role) -> anyhow::Result<Edge> {
         let data = config.node.data.clone();
         let env = World::new(&data).map_err(|error| {
             Told::new(format!("cannot use the data directory {}", data.display()))
@@ -36,7 +38,11 @@ impl Edge {
                 .hint("check its path and permissions, or choose another with --set node.data=DIR")
                 .because(error)
         })?;
-        let node = Node::open(env, config, os::cores(), identity::provider()).await;
+        let (cores, provider) = (os::cores(), identity::provider());
+        let node = match role {
+            Role::Edge => Node::open(env, config, cores, provider).await,
+            Role::Cloud => Node::open_cloud(env, config, cores, provider, Habits::default()).await,
+        };
         let node = node.map_err(|error| match error {
             node::OpenError::Edge(error) => told(error, config),
             node::OpenError::Identity(error) => Told::new("the node's identity cannot be used")
@@ -45,6 +51,7 @@ impl Edge {
                 .because(error)
                 .into(),
             node::OpenError::Mesh(error) => not_in_the_mesh(error, config),
+            other => Told::new("the node cannot be one of a cloud").code("MP0502").because(other).into(),
         })?;
         Ok(Edge { node, data })
     }

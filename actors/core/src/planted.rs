@@ -37,10 +37,20 @@ pub enum Bug {
     ForgetUnsentEdits,
     /// Gives another site whatever it asks for.
     ForgetTerms,
+    /// The cloud confirms what a site delivers before it is on disk.
+    ReceiptBeforeCommit,
+    /// The cloud takes a revision of a pane for another share.
+    CountRevisionTwice,
+    /// The cloud applies what was said for another node before what it depends on.
+    ApplyBeforeAfter,
+    /// The cloud passes over the receipts of what a site gave up.
+    ForgetDropRanges,
+    /// A question to the cloud finds what was archived both there and where it came from.
+    ServeBorderTwice,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 21] = [
         Bug::AckBeforeCommit,
         Bug::CursorOutsideTransaction,
         Bug::ForgetCheckpoint,
@@ -57,6 +67,11 @@ impl Bug {
         Bug::ForgetToAnnounce,
         Bug::ForgetUnsentEdits,
         Bug::ForgetTerms,
+        Bug::ReceiptBeforeCommit,
+        Bug::CountRevisionTwice,
+        Bug::ApplyBeforeAfter,
+        Bug::ForgetDropRanges,
+        Bug::ServeBorderTwice,
     ];
 }
 

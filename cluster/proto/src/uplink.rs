@@ -13,7 +13,7 @@
 //!
 //! What must stay true
 //! 1. Only what is on disk is delivered, and only what is on disk is confirmed.
-//! 2. A range that is delivered holds everything of it that the terms let out, or says in [`Passed`] what stays behind and why.
+//! 2. A range that is delivered holds everything of it that the terms let out, and names what stays behind.
 
 pub mod account;
 pub mod feed;
@@ -69,23 +69,18 @@ impl Lane {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    Run(Run),
-    /// A range of the lane's life of which nothing comes.
-    Passed(Passed),
+    Sent(Sent),
     /// How far the life has come at its site.
     Head(Head),
 }
 
-/// Records that stay at the site by the terms that it has with the cloud.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Passed {
-    pub track: Track,
-    pub first: Seq,
-    pub last: Seq,
-    /// How many records that were in the range stay behind.
-    pub records: u64,
-    /// Events in them.
-    pub events: u64,
+/// A run as far as the terms let it out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sent {
+    pub run: Run,
+    /// The numbers of the run's range whose records stay at the site by its terms with the cloud: ranges, ascending.
+    #[serde(default)]
+    pub passed: Vec<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,9 +132,14 @@ pub enum Receipt {
     Refused { why: String },
 }
 
-impl Passed {
+impl Sent {
+    /// Whether the cloud can take it: a sound run, and nothing is both sent and passed over.
     pub fn is_sound(&self) -> bool {
-        let numbers = self.last.0.saturating_sub(self.first.0).saturating_add(1);
-        self.first.0 >= 1 && self.first <= self.last && self.last.0 < u64::MAX && self.records <= numbers
+        let inside =
+            |(first, last): &(u64, u64)| self.run.first.0 <= *first && first <= last && *last <= self.run.last.0;
+        let passed: RangeSet = self.passed.iter().copied().filter(inside).collect();
+        self.run.is_sound()
+            && self.passed.iter().all(inside)
+            && !self.run.records.iter().any(|record| passed.contains(record.seq.0))
     }
 }

@@ -6,6 +6,7 @@
 //! devices = ["press-*", "oven-*"]     # and of which devices; default: all
 //! addresses = ["10.1.0.5:7800"]       # where this node fetches that site's records; default: it does not
 //! take = ["alert", "pane"]            # of which classes; default: all that the other site lets it have
+//! uplink = ["10.9.0.5:7800"]          # where this node delivers its site's records, when the other one is a cloud
 //! authority = """-----BEGIN CERTIFICATE-----…"""
 //! ```
 
@@ -37,6 +38,8 @@ pub struct Trusted {
     pub addresses: Vec<String>,
     /// What they are asked for.
     pub take: Vec<Class>,
+    /// Nodes of it to which this site's records are delivered as far as the terms go, as `host:port`; the first that can be reached.
+    pub uplink: Vec<String>,
 }
 
 /// As it stands in the file.
@@ -51,6 +54,8 @@ struct File {
     addresses: Vec<String>,
     #[serde(default = "all_classes")]
     take: Vec<Class>,
+    #[serde(default)]
+    uplink: Vec<String>,
     authority: String,
 }
 
@@ -74,7 +79,7 @@ impl Trusted {
         if !is_file_name(&site) {
             return Err(damaged(TRUSTED, format!("{site:?} cannot be the name of a file")));
         }
-        Ok(Trusted { site, authority, terms, addresses: Vec::new(), take: all_classes() })
+        Ok(Trusted { site, authority, terms, addresses: Vec::new(), take: all_classes(), uplink: Vec::new() })
     }
 }
 
@@ -135,9 +140,9 @@ pub fn load_trusted(disk: &dyn Disk) -> Result<Vec<Trusted>, IdentityError> {
 }
 
 fn written(trusted: &Trusted) -> Result<String, IdentityError> {
-    let Trusted { site, authority, terms, addresses, take } = trusted.clone();
+    let Trusted { site, authority, terms, addresses, take, uplink } = trusted.clone();
     let authority = pem::encode(pem::CERTIFICATE, &authority);
-    let file = File { classes: terms.classes, devices: terms.devices, addresses, take, authority, site };
+    let file = File { classes: terms.classes, devices: terms.devices, addresses, take, uplink, authority, site };
     toml::to_string(&file).map_err(|error| damaged(TRUSTED, error.to_string()))
 }
 
@@ -149,10 +154,10 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Trusted, IdentityError> {
     if trusted.site != file.site || format!("{}.toml", file.site) != name {
         return Err(wrong(format!("the certificate is that of {}", trusted.site)));
     }
-    if let Some(address) = file.addresses.iter().find(|address| !is_address(address)) {
+    if let Some(address) = file.addresses.iter().chain(&file.uplink).find(|address| !is_address(address)) {
         return Err(wrong(format!("{address:?} is no address such as 10.1.0.5:7800")));
     }
-    Ok(Trusted { addresses: file.addresses, take: file.take, ..trusted })
+    Ok(Trusted { addresses: file.addresses, take: file.take, uplink: file.uplink, ..trusted })
 }
 
 /// The longest list of revoked nodes that the site's authority has signed, as far as it came here. Blocks.

@@ -150,6 +150,14 @@ impl Others for MeshOthers {
         if what == OTHER_SITE {
             return self.of_other_site(body).await;
         }
+        if what == "uplinks" {
+            return Ok(self.sites.uplinks());
+        }
+        if what.starts_with("cloud_") {
+            let cloud =
+                self.sites.cloud().ok_or_else(|| AskError::NotFound("this node is not one of a cloud".into()))?;
+            return cloud.operate(what, &body).await;
+        }
         let is_ledger = what == "ledger";
         let what = what.to_owned();
         let answer = self.ask_actor(|reply| MeshMsg::Operate { what, body, reply }).await;

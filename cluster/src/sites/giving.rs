@@ -5,7 +5,7 @@ use std::{ops::ControlFlow, sync::Arc};
 use bytes::Bytes;
 use millpond_core::{
     ids::{Origin, Seq},
-    record::{Class, Track},
+    record::{Class, Track, Undecodable},
 };
 use millpond_proto::{
     RangeSet,
@@ -34,11 +34,16 @@ const RETRY_MS: u32 = 500;
 const BYTES_MAX: usize = 8 << 20;
 
 /// Begins to answer. Nobody waits for it.
-pub(super) fn answer(sites: &Arc<Inner>, site: &str, from: Origin, frame: &[u8], replies: Replies) {
+pub(super) fn answer(
+    sites: &Arc<Inner>,
+    site: &str,
+    from: Origin,
+    question: Result<Question, Undecodable>,
+    replies: Replies,
+) {
     let known = sites.state().trusted.get(site).map(|entry| (entry.trusted.clone(), entry.permits.clone()));
     // It was trusted when it connected.
     let Some((trusted, permits)) = known else { return };
-    let question = wire::decode::<Question>(frame);
     let sites = sites.clone();
     sites.env.clone().spawn(async move {
         let answers = match (question, permits.try_acquire_owned()) {
@@ -88,6 +93,8 @@ impl Inner {
                     None => self.refused(trusted),
                 }
             }
+            // This node is not one of a cloud.
+            Question::Ledger { .. } | Question::Deliver { .. } | Question::Obey { .. } => self.refused(trusted),
         };
         drop(permit);
         answers

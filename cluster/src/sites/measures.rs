@@ -10,6 +10,9 @@ pub(super) struct Measures {
     pub taken: IntCounterVec,
     pub given: IntCounterVec,
     pub refused: IntCounterVec,
+    pub connected: IntGaugeVec,
+    pub undelivered: IntGaugeVec,
+    pub delivered_bytes: IntCounterVec,
 }
 
 impl Measures {
@@ -46,11 +49,26 @@ impl Measures {
                 ),
                 &["site"],
             )?,
+            connected: IntGaugeVec::new(
+                opts("millpond_uplink_connected", "1 while this node is connected to the cloud"),
+                &["cloud"],
+            )?,
+            undelivered: IntGaugeVec::new(
+                opts(
+                    "millpond_uplink_undelivered_records",
+                    "Sequence numbers that this node is to deliver and that the cloud has not confirmed",
+                ),
+                &["cloud", "track"],
+            )?,
+            delivered_bytes: IntCounterVec::new(
+                opts("millpond_uplink_sent_bytes_total", "Bytes of records that were sent to the cloud"),
+                &["cloud", "lane"],
+            )?,
         };
-        for gauge in [&measures.lag, &measures.silent] {
+        for gauge in [&measures.lag, &measures.silent, &measures.connected, &measures.undelivered] {
             registry.register(Box::new(gauge.clone()))?;
         }
-        for counter in [&measures.taken, &measures.given, &measures.refused] {
+        for counter in [&measures.taken, &measures.given, &measures.refused, &measures.delivered_bytes] {
             registry.register(Box::new(counter.clone()))?;
         }
         Ok(measures)

@@ -90,22 +90,33 @@ impl Shelf {
         Some((held.copies.iter().map(copy).collect(), held.windows.clone()))
     }
 
+    /// The sites of which something is here, with the lives of each.
+    pub fn all(&self) -> Vec<(String, Vec<(Life, copies::Open)>)> {
+        let of_site = |held: &Held| held.copies.iter().map(|(life, open)| (*life, open.clone())).collect();
+        self.sites().iter().map(|(site, held)| (site.clone(), of_site(held))).collect()
+    }
+
+    /// The copy of a life, founded when there is none. Blocks.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn copy(&self, site: &str, life: Life) -> Result<copies::Open, String> {
+        if let Some(open) = self.sites().get(site).and_then(|held| held.copies.get(&life)) {
+            return Ok(open.clone());
+        }
+        let open = copies::open_at(&self.env.disk, path_of(site, life), life);
+        let open = open.map_err(|error| error.to_string())?;
+        self.sites().entry(site.to_owned()).or_default().copies.insert(life, open.clone());
+        Ok(open)
+    }
+
     /// Stores a run; returns how many records of it are new. Blocks.
     ///
     /// # Errors
     /// When the disk refuses. Nothing of the run is there then.
     pub fn keep(&self, site: &str, run: Run) -> Result<u64, String> {
         let life = RunKey::of(&run).life;
-        let known = self.sites().get(site).and_then(|held| held.copies.get(&life)).cloned();
-        let open = match known {
-            Some(open) => open,
-            None => {
-                let open = copies::open_at(&self.env.disk, path_of(site, life), life);
-                let open = open.map_err(|error| error.to_string())?;
-                self.sites().entry(site.to_owned()).or_default().copies.insert(life, open.clone());
-                open
-            }
-        };
+        let open = self.copy(site, life)?;
         let commit = ReplicaCommit {
             runs: vec![copies::replica_run(run)],
             retain: Some(self.retention),

@@ -159,7 +159,7 @@ impl Taker {
                 Ok(Answer::Run(run)) => run,
                 Ok(Answer::Busy { retry_ms }) => return FetchEnd::Busy { retry_ms },
                 Ok(Answer::Unknown) => return FetchEnd::Unknown,
-                Ok(Answer::Offers(_)) | Err(_) => return FetchEnd::Failed,
+                Ok(Answer::Offers(_) | Answer::Ledger(_)) | Err(_) => return FetchEnd::Failed,
             };
             let key = RunKey::of(&run);
             let asked = (key.life, key.track) == (life, track) && first <= key.first && key.last <= last;

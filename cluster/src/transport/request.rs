@@ -21,13 +21,23 @@ pub struct ReplyFrames {
 
 impl ReplyFrames {
     pub(super) async fn ask(connection: &Connection, class: Class, frame: Bytes) -> Result<ReplyFrames, LinkError> {
-        let opened = connection.open_bi().await?;
-        let (mut send, stream) = opened;
+        let (asking, replies) = ReplyFrames::open(connection, class, frame).await?;
+        asking.finish();
+        Ok(replies)
+    }
+
+    /// The same, when more frames follow the first one.
+    pub(super) async fn open(
+        connection: &Connection,
+        class: Class,
+        frame: Bytes,
+    ) -> Result<(Replies, ReplyFrames), LinkError> {
+        let (mut send, stream) = connection.open_bi().await?;
         let _ = send.set_priority(priority(class));
         send.write_all(&[class as u8]).await?;
         frame::write(&mut send, frame).await?;
-        let _ = send.finish();
-        Ok(ReplyFrames::new(connection.clone(), stream, FRAME_BYTES_MAX))
+        let replies = ReplyFrames::new(connection.clone(), stream, FRAME_BYTES_MAX);
+        Ok((Replies::new(send, Dialect::Own, None), replies))
     }
 
     pub(super) fn new(connection: Connection, stream: RecvStream, bytes_max: usize) -> ReplyFrames {

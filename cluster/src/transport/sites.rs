@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use millpond_core::{ids::Origin, record::Class};
-use millpond_proto::sites;
+use millpond_proto::{sites, wire::FRAME_BYTES_MAX};
 use quinn::{ClientConfig, Connection, RecvStream, SendStream, VarInt};
 use rustls::{
     RootCertStore,
@@ -38,7 +38,7 @@ use crate::{
 /// Connections of one site at a time.
 const VISITORS_MAX: usize = 16;
 /// Questions of one connection at a time.
-const QUESTIONS_MAX: u32 = 4;
+const QUESTIONS_MAX: u32 = 16;
 
 /// A site whose nodes are believed for the requests between sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +87,14 @@ pub struct SiteLink {
 }
 
 impl SiteLink {
+    /// A question that more frames follow. The caller sets the limit of time.
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub async fn open(&self, class: Class, frame: Bytes) -> Result<(Replies, ReplyFrames), LinkError> {
+        ReplyFrames::open(&self.connection, class, frame).await
+    }
+
     /// The caller sets the limit of time.
     ///
     /// # Errors
@@ -97,6 +105,11 @@ impl SiteLink {
 
     pub fn is_over(&self) -> bool {
         self.connection.close_reason().is_some()
+    }
+
+    /// Resolves, with the reason, when the connection is over.
+    pub async fn closed(&self) -> String {
+        self.connection.closed().await.to_string()
     }
 }
 
@@ -187,7 +200,8 @@ pub(super) async fn serve(shared: &Arc<Shared>, connection: Connection, visitor:
         let (shared, connection) = (shared.clone(), connection.clone());
         let (site, from) = (visitor.site.clone(), visitor.origin);
         shared.env.clone().spawn(async move {
-            let question = shared.env.timeout(MEETING, question(&shared, site, from, send, receive)).await;
+            let question =
+                shared.env.timeout(MEETING, question(&shared, site, from, connection.clone(), (send, receive))).await;
             if let Ok(Err(LinkError::Malformed(why))) = question {
                 connection.close(VarInt::from_u32(MALFORMED), why.as_bytes());
             }
@@ -199,13 +213,14 @@ async fn question(
     shared: &Shared,
     site: String,
     from: Origin,
-    send: SendStream,
-    mut receive: RecvStream,
+    connection: Connection,
+    (send, mut receive): (SendStream, RecvStream),
 ) -> Result<(), LinkError> {
     let Some(kind) = frame::read_kind(&mut receive).await? else { return Ok(()) };
     let _ = send.set_priority(frame::priority(frame::class_of(kind)?));
     let Some(frame) = frame::read(&mut receive, sites::QUESTION_BYTES_MAX).await? else { return Ok(()) };
-    shared.tell(Event::OtherSite { site, from, frame, replies: Replies::new(send, Dialect::Own, None) }).await
+    let more = ReplyFrames::new(connection, receive, FRAME_BYTES_MAX);
+    shared.tell(Event::OtherSite { site, from, frame, more, replies: Replies::new(send, Dialect::Own, None) }).await
 }
 
 pub(super) async fn call(shared: &Shared, site: &str, addrs: &[SocketAddr]) -> Result<SiteLink, String> {

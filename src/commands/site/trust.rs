@@ -21,7 +21,9 @@ pub struct Trust {
     #[arg(value_name = "FILE")]
     certificate: PathBuf,
     /// What its nodes may have of this site's records: alert, state, pane, raw
-    #[arg(long, value_name = "CLASS,…", value_delimiter = ',', default_values = ["alert", "pane"], alias = "exchange")]
+    ///
+    /// Default: alert,pane; with --uplink: all of them.
+    #[arg(long, value_name = "CLASS,…", value_delimiter = ',', alias = "exchange")]
     classes: Vec<String>,
     /// Of which devices, with `*` for any run of characters
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',', default_value = "*")]
@@ -38,6 +40,9 @@ pub struct Trust {
         requires = "address"
     )]
     take: Vec<String>,
+    /// Node of a cloud to which this node delivers its site's records, as host:port; may be repeated, the first that is reached is used
+    #[arg(long, value_name = "ADDRESS")]
+    uplink: Vec<String>,
     /// Data directory of the node
     #[arg(long, default_value = "millpond-data", value_name = "DIR")]
     data: PathBuf,
@@ -67,21 +72,29 @@ pub fn trust(args: Trust) -> anyhow::Result<()> {
     let bytes = os::read(&args.certificate).map_err(|error| {
         Told::new(format!("cannot read {}", args.certificate.display())).failure(Failure::NoInput).because(error)
     })?;
-    if let Some(address) = args.address.iter().find(|address| !is_address(address)) {
-        let told = Told::new(format!("--address {address}: it is not host:port"));
-        return Err(told.hint("for example --address 10.1.0.5:7800").into());
+    for (option, addresses) in [("--address", &args.address), ("--uplink", &args.uplink)] {
+        if let Some(address) = addresses.iter().find(|address| !is_address(address)) {
+            let told = Told::new(format!("{option} {address}: it is not host:port"));
+            return Err(told.hint(format!("for example {option} 10.1.0.5:7800")).into());
+        }
     }
     if let Some(pattern) = args.devices.iter().find(|pattern| pattern.contains(['?', '[', ']'])) {
         let told = Told::new(format!("--devices {pattern}: only `*` stands for other characters"));
         return Err(told.hint("give several patterns: --devices 'oven-1,oven-2*'").into());
     }
-    let terms = Terms { classes: classes_of("--classes", &args.classes)?, devices: args.devices };
+    let all = ["alert", "state", "pane", "raw"].map(str::to_owned);
+    let classes = match &args.classes[..] {
+        [] if args.uplink.is_empty() => ["alert", "pane"].map(str::to_owned).to_vec(),
+        [] => all.to_vec(),
+        named => named.to_vec(),
+    };
+    let terms = Terms { classes: classes_of("--classes", &classes)?, devices: args.devices };
     let take = classes_of("--take", &args.take)?;
     let trusted = Trusted::new(&String::from_utf8_lossy(&bytes), terms).map_err(|error| {
         let told = Told::new(format!("{} cannot be used", args.certificate.display())).failure(Failure::BadInput);
         told.hint("the other site's certificate is its DATA_DIR/identity/site.crt").because(error)
     })?;
-    let trusted = Trusted { addresses: args.address, take, ..trusted };
+    let trusted = Trusted { addresses: args.address, take, uplink: args.uplink, ..trusted };
     let env = World::new(&args.data)?;
     let own = NodeIdentity::load(env.disk.as_ref()).map_err(identity_told)?;
     let own = own.ok_or_else(|| {
@@ -103,12 +116,15 @@ pub fn trust(args: Trust) -> anyhow::Result<()> {
 }
 
 fn tell(trusted: &Trusted, data: &Path) {
-    let Trusted { site, terms, addresses, .. } = trusted;
+    let Trusted { site, terms, addresses, uplink, .. } = trusted;
     eprintln!(
         "Nodes of site {site} may have from this one: {} of {}.",
         names(&terms.classes),
         terms.devices.join(", ")
     );
+    if !uplink.is_empty() {
+        eprintln!("They are delivered to {}; `millpond uplinks` shows how far it has come.", uplink.join(", "));
+    }
     if addresses.is_empty() {
         eprintln!("Nothing of it is fetched here; for that say --address with one of its nodes.");
     } else {
@@ -132,6 +148,7 @@ pub fn trusts(args: &Trusts) -> anyhow::Result<()> {
             "devices": trusted.terms.devices,
             "addresses": trusted.addresses,
             "take": if trusted.addresses.is_empty() { Vec::new() } else { classes(&trusted.take) },
+            "uplink": trusted.uplink,
             "authority": fingerprint,
         })
     };

@@ -48,6 +48,20 @@ pub(super) async fn ledger(State(door): State<Arc<Door>>) -> Answer {
     ask(&door, "ledger", Value::Null).await
 }
 
+/// How far deliveries to the cloud have come.
+pub(super) async fn uplinks(State(door): State<Arc<Door>>) -> Answer {
+    ask(&door, "uplinks", Value::Null).await
+}
+
+/// The sites that deliver to this node of a cloud.
+pub(super) async fn cloud_sites(State(door): State<Arc<Door>>) -> Answer {
+    ask(&door, "cloud_sites", Value::Null).await
+}
+
+pub(super) async fn cloud_ledger(State(door): State<Arc<Door>>, Path(site): Path<String>) -> Answer {
+    ask(&door, "cloud_ledger", json!({ "site": site })).await
+}
+
 pub(super) async fn conflicts(State(door): State<Arc<Door>>) -> Answer {
     ask(&door, "conflicts", Value::Null).await
 }

@@ -12,7 +12,7 @@ use millpond_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Head, Passed};
+use super::Head;
 use crate::RangeSet;
 
 /// What was told of a life besides its records. It is stored with them.
@@ -23,7 +23,6 @@ pub struct Account {
     pub head: Head,
     /// Records that the terms keep at the site.
     pub passed: u64,
-    pub passed_events: u64,
     /// Records that the site has given up, delivered or not, by reason.
     pub dropped: BTreeMap<String, u64>,
     /// Up to here the results were applied, in their order.
@@ -71,12 +70,6 @@ pub fn reason_name(reason: DropReason) -> &'static str {
 }
 
 impl Account {
-    /// A range of the track that was not covered before stays at the site.
-    pub fn passed(&mut self, passed: &Passed) {
-        self.passed += passed.records;
-        self.passed_events += passed.events;
-    }
-
     pub fn heard(&mut self, head: Head, wall_ms: i64) {
         self.head.head = self.head.head.max(head.head);
         self.head.settled = self.head.settled.max(head.settled);

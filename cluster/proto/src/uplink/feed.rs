@@ -116,9 +116,6 @@ impl Feed {
 
     pub fn progress(&self, here: &[RangeSet; 2]) -> Progress {
         let left = |track: usize| here[track].count() - here[track].intersection(&self.held[track]).count();
-        Progress {
-            left: [left(0), left(1)],
-            unconfirmed_bytes: self.lanes.iter().map(|flight| flight.bytes).sum(),
-        }
+        Progress { left: [left(0), left(1)], unconfirmed_bytes: self.lanes.iter().map(|flight| flight.bytes).sum() }
     }
 }

@@ -1,0 +1,205 @@
+//! A node of the cloud: it takes what sites deliver, once and in order, and keeps it.
+//!
+//! The cloud is a site of its own, with an authority, nodes, windows, rules and alerts as any other one; what makes it a cloud is that its
+//! nodes take deliveries of the sites that it trusts.
+//!
+//! ```text
+//!   streams of a site's nodes ──► site actor ──► copies (sites/NAME/ORIGIN-LIFE.redb), with the account in the same transaction
+//!                                     │               └──► receipts, after the commit
+//!                                     └──► applier ──► consumers: results in causal order
+//! ```
+//!
+//! Invariants
+//! 1. A receipt leaves after the commit that holds what it is for.
+//! 2. One actor owns the ledger of a site; a record that is held already changes nothing.
+//! 3. Results of an origin are applied in the order of their numbers, and what was said in the place of another origin after the records of
+//!    that one which it was computed from.
+
+mod applying;
+mod measures;
+mod root;
+mod site;
+mod streams;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use millpond_actors::config::CloudSettings;
+use millpond_core::ids::Origin;
+use millpond_env::Env;
+use millpond_gateway::port::{AskError, Json};
+use millpond_proto::{
+    replication::Life,
+    sites::Question,
+    uplink::account::{Account, Line},
+    wire::Record,
+};
+use prometheus::Registry;
+use ractor::{Actor, ActorRef};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use self::{measures::Measures, root::RootMsg, site::SiteMsg};
+use crate::{
+    sites::Shelf,
+    transport::{Replies, ReplyFrames},
+};
+
+/// What is told of the results of all sites, of each life in their order. It may be told again what it was told before a restart.
+#[async_trait]
+pub trait Consumer: Send + Sync + 'static {
+    /// What it takes long over holds up the applying, and nothing else.
+    async fn apply(&self, site: &str, life: Life, records: &[Record]);
+}
+
+/// What a node of the cloud does besides being a node.
+#[derive(Clone)]
+pub struct Cloud(Arc<Inner>);
+
+pub(crate) struct Inner {
+    env: Env,
+    settings: CloudSettings,
+    shelf: Arc<Shelf>,
+    measures: Measures,
+    consumers: Vec<Arc<dyn Consumer>>,
+    root: std::sync::OnceLock<ActorRef<RootMsg>>,
+}
+
+/// How one life of a site stands.
+#[derive(Clone, Debug)]
+pub struct LifeLine {
+    pub life: Life,
+    pub account: Account,
+    pub line: Line,
+    /// Who delivers it now.
+    pub by: Option<Origin>,
+    /// Numbers whose results were applied.
+    pub applied: u64,
+}
+
+/// Why a node cannot be one of a cloud.
+#[derive(Debug, thiserror::Error)]
+pub enum CloudError {
+    #[error("the metrics could not be set up")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the actors could not be started: {0}")]
+    Actor(String),
+}
+
+impl Cloud {
+    /// Starts the actors. Deliveries are taken from when it was given to the node's sites on.
+    ///
+    /// # Errors
+    /// See [`CloudError`].
+    pub(crate) async fn start(
+        env: Env,
+        settings: CloudSettings,
+        shelf: Arc<Shelf>,
+        registry: &Registry,
+        consumers: Vec<Arc<dyn Consumer>>,
+    ) -> Result<Cloud, CloudError> {
+        let (measures, root) = (Measures::new(registry)?, std::sync::OnceLock::new());
+        let inner = Arc::new(Inner { env, settings, shelf, measures, consumers, root });
+        let started = Actor::spawn(None, root::Root, inner.clone()).await;
+        let (root, _) = started.map_err(|error| CloudError::Actor(error.to_string()))?;
+        let _ = inner.root.set(root);
+        let cloud = Cloud(inner);
+        // What was delivered before goes on being applied.
+        for (site, _) in cloud.0.shelf.all() {
+            cloud.site(&site).await;
+        }
+        Ok(cloud)
+    }
+
+    /// Whether a question of a node of another site is one for the cloud.
+    pub(crate) fn takes(question: &Question) -> bool {
+        matches!(question, Question::Ledger { .. } | Question::Deliver { .. } | Question::Obey { .. })
+    }
+
+    /// A node of a site asks, or delivers. Nobody waits for it.
+    pub(crate) fn asked(&self, site: &str, from: Origin, question: Question, more: ReplyFrames, replies: Replies) {
+        let (cloud, site) = (self.clone(), site.to_owned());
+        self.0.env.spawn(async move { streams::answer(&cloud, &site, from, question, more, replies).await });
+    }
+
+    async fn site(&self, site: &str) -> Option<ActorRef<SiteMsg>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.root.get()?.cast(RootMsg::Site { site: site.to_owned(), reply }).ok()?;
+        answer.await.ok()?
+    }
+
+    /// The ledger of a site, a line for each life; `None` when nothing of the site is here.
+    pub async fn lines(&self, site: &str) -> Option<Vec<LifeLine>> {
+        if !self.0.shelf.all().iter().any(|(known, _)| known == site) {
+            return None;
+        }
+        let (reply, answer) = oneshot::channel();
+        self.site(site).await?.cast(SiteMsg::Lines(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// What operators want to know or do: `cloud_sites` and `cloud_ledger`.
+    pub(crate) async fn operate(&self, what: &str, body: &Json) -> Result<Json, AskError> {
+        match what {
+            "cloud_sites" => {
+                let mut rows = Vec::new();
+                for (site, _) in self.0.shelf.all() {
+                    rows.push(self.site_row(&site).await);
+                }
+                Ok(json!({ "sites": rows }))
+            }
+            "cloud_ledger" => {
+                let site = body["site"].as_str().ok_or_else(|| AskError::Invalid("`site` is missing".into()))?;
+                let unknown = || AskError::NotFound(format!("nothing of a site `{site}` is here"));
+                let lines = self.lines(site).await.ok_or_else(unknown)?;
+                Ok(json!({ "site": site, "rows": lines.iter().map(row_of).collect::<Vec<_>>() }))
+            }
+            _ => Err(AskError::NotFound(format!("a cloud knows nothing of `{what}`"))),
+        }
+    }
+
+    async fn site_row(&self, site: &str) -> Json {
+        let lines = self.lines(site).await.unwrap_or_default();
+        let place = self.0.settings.site(site);
+        let sum = |part: fn(&Line) -> u64| lines.iter().map(|line| part(&line.line)).sum::<u64>();
+        json!({
+            "site": site,
+            "tenant": place.tenant,
+            "region": place.region,
+            "place": place.place,
+            "nodes": lines.len(),
+            "connected": lines.iter().filter(|line| line.by.is_some()).count(),
+            "records": sum(|line| line.records),
+            "delivered": sum(|line| line.delivered),
+            "at_site": sum(|line| line.at_site),
+            "missing": sum(|line| line.missing),
+        })
+    }
+
+    /// Ends what is under way; what was confirmed is on disk.
+    pub async fn stop(&self) {
+        if let Some(root) = self.0.root.get() {
+            let _ = root.stop_and_wait(None, None).await;
+        }
+    }
+}
+
+fn row_of(line: &LifeLine) -> Json {
+    let Line { records, delivered, aggregated, expired, quarantined, missing, at_site } = &line.line;
+    json!({
+        "name": line.account.name,
+        "origin": line.life.origin.to_string(),
+        "incarnation": line.life.incarnation.0,
+        "records": records,
+        "delivered": delivered,
+        "aggregated": aggregated,
+        "expired": expired,
+        "quarantined": quarantined,
+        "missing": missing,
+        "at_site": at_site,
+        "closed": *at_site == 0 && *missing == 0,
+        "applied": line.applied,
+        "delivered_by": line.by.map(|by| by.to_string()),
+        "clock_ahead_ms": line.account.clock_ahead_ms,
+    })
+}

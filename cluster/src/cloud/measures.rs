@@ -1,0 +1,47 @@
+//! What Prometheus is told of the sites.
+
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// By site each.
+#[derive(Debug)]
+pub(super) struct Measures {
+    pub records: IntCounterVec,
+    pub events: IntCounterVec,
+    pub twice: IntCounterVec,
+    pub at_site: IntGaugeVec,
+    pub missing: IntGaugeVec,
+    pub delivering: IntGaugeVec,
+    pub refused: IntCounterVec,
+    pub restarts: IntCounterVec,
+}
+
+impl Measures {
+    pub fn new(registry: &Registry) -> Result<Measures, prometheus::Error> {
+        let counter = |name: &str, help: &str| IntCounterVec::new(Opts::new(name, help), &["site"]);
+        let gauge = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["site"]);
+        let measures = Measures {
+            records: counter("millpond_cloud_records_total", "Records of a site that were stored")?,
+            events: counter("millpond_cloud_events_total", "Events in such records")?,
+            twice: counter("millpond_cloud_known_runs_total", "Deliveries that brought nothing new")?,
+            at_site: gauge("millpond_cloud_undelivered_records", "Records that a site has and the cloud does not")?,
+            missing: gauge(
+                "millpond_cloud_missing_records",
+                "Records that are neither here nor accounted for: not 0 when something is wrong",
+            )?,
+            delivering: gauge("millpond_cloud_delivered_lives", "Journals of a site that somebody delivers now")?,
+            refused: counter(
+                "millpond_cloud_refused_deliveries_total",
+                "Deliveries that made no sense or did not fit",
+            )?,
+            restarts: counter("millpond_cloud_site_restarts_total", "Times that the actor of a site failed")?,
+        };
+        for gauge in [&measures.at_site, &measures.missing, &measures.delivering] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        let counters = [&measures.records, &measures.events, &measures.twice, &measures.refused, &measures.restarts];
+        for counter in counters {
+            registry.register(Box::new(counter.clone()))?;
+        }
+        Ok(measures)
+    }
+}
