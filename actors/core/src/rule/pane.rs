@@ -17,7 +17,8 @@ use crate::{
 };
 
 /// Judges the panes of one window in the order in which they are journaled. The state of a key is that of its newest pane:
-/// that pane may fire again, with a higher revision, and raise or clear; older ones are too late to change anything.
+/// that pane may fire again, with a higher revision, and raise or clear; older ones are too late to change anything, and so is a
+/// revision that was judged before.
 #[derive(Debug)]
 pub struct PaneRules {
     rules: Vec<PaneRule>,
@@ -39,6 +40,9 @@ struct PaneRule {
 struct Key {
     newest: Timestamp,
     slot: Slot,
+    /// Start and revision of the newest pane as it was judged last.
+    #[serde(default)]
+    judged: Option<(Timestamp, u32)>,
 }
 
 impl PaneRules {
@@ -121,11 +125,16 @@ impl PaneRule {
                 self.refused += 1;
                 return;
             }
-            self.keys.insert(pane.key.as_str().into(), Key { newest: Timestamp::MIN, slot: Slot::default() });
+            self.keys
+                .insert(pane.key.as_str().into(), Key { newest: Timestamp::MIN, slot: Slot::default(), judged: None });
         }
         let Some(key) = self.keys.get_mut(&*pane.key) else { return };
-        if pane.end < key.newest {
+        let known = key.judged.is_some_and(|(start, revision)| start == pane.start && pane.revision <= revision);
+        if pane.end < key.newest || pane.end == key.newest && known {
             return;
+        }
+        if value.is_some() || pane.end == key.newest {
+            key.judged = Some((pane.start, pane.revision));
         }
         let step = match value {
             Some(value) => {

@@ -386,9 +386,9 @@ fn a_pane_raises_and_a_later_revision_clears() {
         pane("a", 60.0, Some(81.0)),
         pane("a", 120.0, Some(78.0)),
         pane("a", 60.0, Some(10.0)),
-        pane("a", 120.0, Some(70.0)),
-        pane("a", 120.0, Some(90.0)),
-        pane("a", 120.0, None),
+        Pane { revision: 1, ..pane("a", 120.0, Some(70.0)) },
+        Pane { revision: 2, ..pane("a", 120.0, Some(90.0)) },
+        Pane { revision: 3, ..pane("a", 120.0, None) },
     ];
     for pane in &panes {
         rules.apply(pane, &mut out);
@@ -400,6 +400,17 @@ fn a_pane_raises_and_a_later_revision_clears() {
     let expected =
         ["warm a Firing 60 60 81", "warm a Cleared 120 60 70", "warm a Firing 120 120 90", "warm a Cleared 120 120 90"];
     assert_eq!(told(&out), expected);
+}
+
+#[test]
+fn a_revision_that_was_judged_before_changes_nothing() {
+    let mut rules = PaneRules::new("minute", &[on_window("mean")]).expect("good rules");
+    let panes = [pane("a", 60.0, Some(90.0)), Pane { revision: 1, ..pane("a", 60.0, Some(10.0)) }];
+    let (mut first, mut again) = (Vec::new(), Vec::new());
+    panes.iter().for_each(|pane| rules.apply(pane, &mut first));
+    assert_eq!(first.len(), 2, "raised and cleared");
+    panes.iter().for_each(|pane| rules.apply(pane, &mut again));
+    assert_eq!(again, []);
 }
 
 #[test]
