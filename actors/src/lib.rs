@@ -18,6 +18,7 @@ mod front;
 mod handover;
 mod health;
 mod journal;
+pub mod merged;
 mod metrics;
 mod notifier;
 mod plane;
@@ -28,6 +29,7 @@ mod running;
 mod schemas;
 mod shapes;
 mod shard;
+mod shares;
 pub mod site_panes;
 mod tree;
 mod window;
@@ -39,7 +41,7 @@ mod testing;
 mod tests;
 
 pub use api::QUERY;
-pub use running::{DevicesAsked, Found, Running, STORE_FILE, StartError};
+pub use running::{DevicesAsked, Found, Merging, Running, STORE_FILE, StartError};
 pub use settings::Settings;
 pub use writer::Writer;
 

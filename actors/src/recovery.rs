@@ -123,7 +123,8 @@ pub fn recover(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Re
         }
         ControlFlow::Continue(())
     })?;
-    for pane in &journaled {
+    // Panes of other sites are none of these windows' own; only the rules go by them.
+    for pane in journaled.iter().filter(|pane| !pane.merged) {
         if let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) {
             recovered.windows[index].panes.emitted(pane);
         }
@@ -170,7 +171,7 @@ fn take_back(settings: &Settings, recovered: &mut Recovered, journaled: &[Pane],
             recovered.windows[index].panes.apply(shard, deltas, &mut recovered.effects[index]);
         }
     }
-    for pane in journaled {
+    for pane in journaled.iter().filter(|pane| !pane.merged) {
         let Some(index) = settings.windows.iter().position(|spec| spec.name == pane.window) else { continue };
         if settings.windows[index].by != GroupBy::Device || devices.contains(pane.key.as_str()) {
             recovered.windows[index].panes.take_back(pane, &mut recovered.effects[index]);

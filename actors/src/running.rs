@@ -1,6 +1,7 @@
 //! A node from its start to its end.
 
 use std::{
+    collections::BTreeMap,
     io,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -10,6 +11,8 @@ use millpond_core::{
     admission::Known,
     ids::{Origin, Seq},
     problem::SpecProblem,
+    time::Span,
+    window::Pane,
 };
 use millpond_env::Env;
 use millpond_gateway::{
@@ -35,11 +38,14 @@ use crate::{
     settings::{Ack, Current, Settings},
     shard::{Answers, ShardMsg},
     site::Site,
+    window::WindowMsg,
     writer::Writer,
 };
 
 /// Name of the store's file in the data directory.
 pub const STORE_FILE: &str = "millpond.redb";
+
+const MERGE_AGAIN_AFTER: Span = Span::from_millis(50);
 
 /// A node that has recovered and works. Its doors are opened by whoever started it.
 pub struct Running {
@@ -72,6 +78,9 @@ pub enum DevicesAsked {
 
 /// What was found.
 pub type Found = Pin<Box<dyn Future<Output = Result<Vec<Json>, AskError>> + Send>>;
+
+/// The way of merged panes to the disk.
+pub type Merging = Pin<Box<dyn Future<Output = bool> + Send>>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -198,6 +207,15 @@ impl Running {
         }
     }
 
+    /// Has panes of other sites, merged by [`Merged`](crate::merged::Merged), journaled, shown and judged as if they had been fired here;
+    /// resolves to `true` when they are on disk, and `false` when the node ends or its disk refuses. While the data plane is replaced it
+    /// waits. Revisions of a pane must come in their order: wait for one call before the next. Panes of windows that are not defined are
+    /// passed over. What was given before may be given again: rules take no notice of a revision that they know.
+    pub fn merge(&self) -> impl Fn(Vec<Pane>) -> Merging + Send + Sync + 'static {
+        let (env, front) = (self.api.env.clone(), self.front.clone());
+        move |panes| Box::pin(merge(env.clone(), front.clone(), panes))
+    }
+
     /// Rebuilds the data plane from the last checkpoint and the journal, with what is to be left out since.
     pub fn rebuild(&self) -> impl Fn() -> oneshot::Receiver<()> + Send + Sync + 'static {
         let root = self.root.clone();
@@ -267,6 +285,33 @@ impl Running {
         }
         let _ = self.root.stop_and_wait(None, None).await;
     }
+}
+
+async fn merge(env: Env, front: Arc<Front>, panes: Vec<Pane>) -> bool {
+    let mut windows: BTreeMap<String, Vec<Pane>> = BTreeMap::new();
+    for pane in panes {
+        windows.entry(pane.window.clone()).or_default().push(pane);
+    }
+    for (window, panes) in windows {
+        loop {
+            if front.is_closed() {
+                return false;
+            }
+            // Between two lives of the plane nobody is there, and who goes with one does not answer.
+            if let Some(plane) = front.plane() {
+                let Some(index) = plane.window_names.iter().position(|name| *name == window) else { break };
+                let (stored, verdict) = oneshot::channel();
+                let _ = plane.windows[index].cast(WindowMsg::Merged { panes: panes.clone(), stored });
+                match verdict.await {
+                    Ok(true) => break,
+                    Ok(false) => return false,
+                    Err(_) => {}
+                }
+            }
+            env.sleep(MERGE_AGAIN_AFTER).await;
+        }
+    }
+    true
 }
 
 async fn open_store(env: &Env, settings: &Settings) -> Result<(Store, Opened), OpenError> {

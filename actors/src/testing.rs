@@ -19,6 +19,12 @@ use millpond_env::{
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Mutex<BTreeMap<String, Arc<Mutex<Vec<u8>>>>>>);
 
+impl Memory {
+    pub fn device(&self, path: &str) -> Box<dyn BlockDevice> {
+        Box::new(File(self.0.lock().expect("not poisoned").entry(path.into()).or_default().clone()))
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the world of tests is the real one")]
 pub fn env(memory: &Memory) -> Env {
     let world = Arc::new(World { memory: memory.clone(), runtime: tokio::runtime::Handle::current() });
@@ -73,8 +79,7 @@ impl Net for World {
 
 impl Disk for World {
     fn open(&self, path: &str) -> io::Result<Box<dyn BlockDevice>> {
-        let mut files = self.memory.0.lock().expect("not poisoned");
-        Ok(Box::new(File(files.entry(path.into()).or_default().clone())))
+        Ok(self.memory.device(path))
     }
 
     fn read(&self, _: &str) -> io::Result<Option<Vec<u8>>> {

@@ -8,7 +8,7 @@ use millpond_core::{
     dead_letter::PayloadFormat,
     time::{Span, Timestamp},
     value::Value,
-    window::WindowSpec,
+    window::{Pane, PaneMetric, WindowSpec},
 };
 use millpond_gateway::{
     broker::Broker,
@@ -252,4 +252,67 @@ async fn a_schema_may_only_change_in_ways_that_its_devices_survive() {
     start(with(1, "f64")).await.expect("the first version").stop().await;
     assert!(matches!(start(with(2, "text")).await, Err(crate::StartError::Schemas(_))), "a type must stay");
     start(with(1, "f64")).await.expect("the old version still runs").stop().await;
+}
+
+/// A node with a rule on the window `all`, and a pane of that window from other sites.
+fn hot(settings: Settings) -> Settings {
+    let when = r#"{ "type": "window", "window": "all", "metric": "v", "aggregate": "max", "op": ">", "value": 80 }"#;
+    let rule = serde_json::from_str(&format!(r#"{{ "name": "hot", "when": {when} }}"#)).expect("a rule");
+    Settings { rules: vec![rule], ..settings }
+}
+
+fn merged_pane(revision: u32, max: f64) -> Pane {
+    let metric = PaneMetric { name: "v".into(), count: 1, max: Some(max), ..PaneMetric::default() };
+    Pane {
+        window: "all".into(),
+        key: "acme/site".into(),
+        start: BASE,
+        end: BASE.saturating_add(Span::from_secs(10)),
+        revision,
+        open: false,
+        metrics: vec![metric],
+        share: None,
+        of: None,
+        merged: true,
+    }
+}
+
+#[tokio::test]
+async fn panes_of_other_sites_are_kept_and_judged_once_whatever_happens_to_the_node() {
+    let memory = Memory::default();
+    let start = async || {
+        let (broker, tap) = (Arc::new(Broker::new()), Arc::new(Tap::new()));
+        let settings = hot(settings(1));
+        Running::start(testing::env(&memory), settings, broker, tap, Registry::new()).await.expect("the node starts")
+    };
+    let alerts = async |node: &Running, wanted: &[&str]| {
+        until("the alerts", async || {
+            let found = node.node.alerts(None, None, 10).await.expect("alerts");
+            let mut states: Vec<&str> = found.iter().filter_map(|alert| alert["state"].as_str()).collect();
+            states.sort_unstable();
+            states == wanted
+        })
+        .await;
+    };
+    let node = start().await;
+    let merge = node.merge();
+    assert!(merge(vec![merged_pane(0, 90.0)]).await);
+    alerts(&node, &["firing"]).await;
+    assert!(merge(vec![merged_pane(1, 10.0)]).await);
+    alerts(&node, &["resolved"]).await;
+    node.rebuild()().await.expect("it was rebuilt");
+    assert!(merge(vec![merged_pane(0, 90.0), merged_pane(1, 10.0)]).await, "the new plane takes them");
+    alerts(&node, &["resolved"]).await;
+    node.stop().await;
+    let node = start().await;
+    assert!(node.merge()(vec![merged_pane(0, 90.0), merged_pane(1, 10.0)]).await);
+    alerts(&node, &["resolved"]).await;
+    let said = crate::merged::said(&node.reader, BASE).expect("readable");
+    assert_eq!(said.iter().map(|said| (said.key.as_str(), said.revision)).collect::<Vec<_>>(), [("acme/site", 1)]);
+    assert_eq!(panes(&node, "all").await.len(), 1);
+    assert!(node.merge()(vec![merged_pane(2, 95.0)]).await);
+    alerts(&node, &["firing", "resolved"]).await;
+    let merge = node.merge();
+    node.stop().await;
+    assert!(!merge(vec![merged_pane(3, 10.0)]).await, "nobody is there to keep it");
 }

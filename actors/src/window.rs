@@ -1,5 +1,5 @@
 //! The actor of one window definition: it combines the deltas of all shards into panes, has fired panes journaled, and once they are on
-//! disk shows them to subscribers and judges the rules on them.
+//! disk shows them to subscribers and judges the rules on them. Panes that were merged from those of other sites go the same way.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -15,6 +15,7 @@ use millpond_env::Env;
 use millpond_gateway::broker::Broker;
 use millpond_store::Append;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::sync::oneshot;
 
 use crate::{
     alert::AlertMsg,
@@ -39,6 +40,12 @@ pub enum WindowMsg {
         id: u64,
     },
     Verdict(Verdict),
+    /// Panes of this window that were merged from those of other sites. It is said whether they are on disk; when this actor goes before that,
+    /// nothing is.
+    Merged {
+        panes: Vec<Pane>,
+        stored: oneshot::Sender<bool>,
+    },
     /// The plane that this window belongs to is complete.
     Plane(Arc<Plane>),
     Tick,
@@ -95,8 +102,16 @@ pub struct State {
     args: Arguments,
     plane: Option<Arc<Plane>>,
     alignment: Alignment<(usize, Vec<Delta>)>,
-    in_flight: VecDeque<(u64, Vec<Pane>)>,
+    in_flight: VecDeque<InFlight>,
     next_no: u64,
+}
+
+/// Panes on their way to the disk.
+struct InFlight {
+    no: u64,
+    panes: Vec<Pane>,
+    /// Who waits for them.
+    stored: Option<oneshot::Sender<bool>>,
 }
 
 #[async_trait]
@@ -134,6 +149,7 @@ impl Actor for Window {
                 }
             }
             WindowMsg::Verdict(verdict) => state.verdict(verdict),
+            WindowMsg::Merged { panes, stored } => state.append(panes, Vec::new(), Some(stored)),
             WindowMsg::Plane(plane) => state.plane = Some(plane),
             WindowMsg::Tick => {
                 let mut effects = Vec::new();
@@ -171,16 +187,19 @@ impl State {
                 WindowEffect::Watermark { key, at } => self.share_watermark(&key, at),
             }
         }
-        if panes.is_empty() && late.is_empty() {
-            return;
+        if !panes.is_empty() || !late.is_empty() {
+            self.append(panes, late, None);
         }
+    }
+
+    fn append(&mut self, panes: Vec<Pane>, late: Vec<LateEvent>, stored: Option<oneshot::Sender<bool>>) {
         self.args.metrics.fired.inc_by(panes.len() as u64);
         self.args.metrics.late.inc_by(late.len() as u64);
         let mut records: Vec<Append> = panes.chunks(PANES_PER_RECORD).map(pane_record).collect();
         records.extend(late.chunks(PANES_PER_RECORD).map(late_record));
         let work = Work { records, ..Work::default() };
         let unit = Unit::new(Party::Window(self.args.index), self.next_no, self.args.generation, Class::Pane, work);
-        self.in_flight.push_back((self.next_no, panes));
+        self.in_flight.push_back(InFlight { no: self.next_no, panes, stored });
         self.next_no += 1;
         let _ = self.args.journal.cast(JournalMsg::Append(unit));
     }
@@ -188,7 +207,11 @@ impl State {
     fn verdict(&mut self, verdict: Verdict) {
         let mut signals: Vec<Signal> = Vec::new();
         for no in verdict.units {
-            let Some((_, panes)) = self.in_flight.pop_front().filter(|(flying, _)| *flying == no) else { continue };
+            let flying = self.in_flight.pop_front().filter(|flying| flying.no == no);
+            let Some(InFlight { panes, stored, .. }) = flying else { continue };
+            if let Some(stored) = stored {
+                let _ = stored.send(verdict.stored);
+            }
             if !verdict.stored {
                 // Panes are refused only when the disk fails altogether; recovery computes them again.
                 tracing::error!(panes = panes.len(), "panes could not be stored");

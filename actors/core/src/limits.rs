@@ -78,6 +78,8 @@ pub const MQTT_RETAINED_BYTES_MAX: usize = 64 << 20;
 pub const WINDOW_METRICS_MAX: usize = 1024;
 /// Slices (or sessions) of one window and key that are held because late events may still change them.
 pub const WINDOW_PARTS_MAX: usize = 10_000;
+/// Panes of one window and tenant that are merged from several sites at a time: beyond that the oldest are closed for good.
+pub const MERGED_PANES_MAX: usize = 200_000;
 /// Quantiles of one window.
 pub const WINDOW_QUANTILES_MAX: usize = 16;
 /// Shapes for which a window remembers where its metrics stand.

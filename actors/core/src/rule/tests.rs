@@ -361,6 +361,7 @@ fn pane(key: &str, end: f64, mean: Option<f64>) -> Pane {
         metrics: mean.map(metric).into_iter().collect(),
         share: None,
         of: None,
+        merged: false,
     }
 }
 

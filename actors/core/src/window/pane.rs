@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::PartMetric;
+use super::{PartMetric, digest::digest_of_pane};
 use crate::{
     ids::{Incarnation, Origin, Seq},
     time::Timestamp,
@@ -33,6 +33,9 @@ pub struct Pane {
     /// Whose share it is, when another node says it: one that holds the records of a node that is gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub of: Option<Whose>,
+    /// Said by who merges the panes of several sites: it is whole, and no share of anything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub merged: bool,
 }
 
 /// A node that is gone, and how far its journal was known to who speaks for it.
@@ -100,6 +103,11 @@ impl Pane {
     /// Whether the pane takes back what was said under its name.
     pub fn is_retraction(&self) -> bool {
         self.metrics.is_empty()
+    }
+
+    /// Fingerprint of what it says, revision and partial aggregates aside: of two panes of the same name that say the same it is the same.
+    pub fn digest(&self) -> u64 {
+        digest_of_pane(&self.metrics, self.open)
     }
 
     /// An aggregate by its name: `count`, `sum`, `min`, `max`, `mean`, `stddev`, `first`, `last`, or a quantile as `p50`, `p99`, `p99.9`.

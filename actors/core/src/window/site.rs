@@ -20,8 +20,12 @@ pub fn of_site(spec: &WindowSpec) -> bool {
 /// The pane of the site from the newest share of each node, of one window, key, start and end. The order does not matter.
 ///
 /// A pane of a device is closed when one node saw the device's watermark pass its end; one of a group when all did.
-/// A share that carries no partial aggregates counts only when it is alone.
+/// A share that carries no partial aggregates counts only when it is alone. A pane that was merged already holds as it is.
 pub fn merge_shares(spec: &WindowSpec, shares: &[&Pane]) -> Option<Pane> {
+    // Several nodes may merge the panes of other sites: each says all of it.
+    if let Some(merged) = shares.iter().filter(|share| share.merged).max_by_key(|share| share.revision) {
+        return Some((*merged).clone());
+    }
     let (first, rest) = shares.split_first()?;
     if rest.is_empty() {
         return Some(Pane { share: None, of: None, ..(*first).clone() });
@@ -48,6 +52,7 @@ pub fn merge_shares(spec: &WindowSpec, shares: &[&Pane]) -> Option<Pane> {
         metrics: metrics.iter().map(|metric| metric.stats.report(&metric.name, spec)).collect(),
         share: None,
         of: None,
+        merged: false,
     })
 }
 
@@ -119,6 +124,15 @@ mod tests {
         let left = Pane { share: Some(made_up), ..share(&spec, &[1.0], Progress::Idle) };
         let merged = merge_shares(&spec, &[&left, &left]).unwrap();
         assert_eq!((merged.metrics[0].count, merged.metrics[0].min), (u64::MAX, Some(5.0)));
+    }
+
+    #[test]
+    fn a_pane_that_was_merged_already_holds_as_it_is() {
+        let spec = spec(GroupBy::Site);
+        let share = share(&spec, &[1.0], Progress::Reached(Timestamp(20_000_000)));
+        let said = |revision| Pane { revision, merged: true, share: None, ..share.clone() };
+        let merged = merge_shares(&spec, &[&share, &said(3), &said(2)]);
+        assert_eq!(merged, Some(said(3)));
     }
 
     #[test]

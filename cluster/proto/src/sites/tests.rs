@@ -75,7 +75,18 @@ fn rows_in(record: &Record) -> Rows {
 fn pane(window: &str, key: &str) -> Pane {
     let (start, end) = (Timestamp(0), Timestamp(1));
     let (window, key) = (window.to_owned(), key.to_owned());
-    Pane { window, key, start, end, revision: 0, open: false, metrics: Vec::new(), share: None, of: None }
+    Pane {
+        window,
+        key,
+        start,
+        end,
+        revision: 0,
+        open: false,
+        metrics: Vec::new(),
+        share: None,
+        of: None,
+        merged: false,
+    }
 }
 
 fn windows() -> Vec<WindowSpec> {

@@ -145,6 +145,7 @@ pub fn pane(device: &str, start: i64, readings: std::ops::RangeInclusive<i64>) -
         metrics: vec![metric],
         share: None,
         of: None,
+        merged: false,
     }
 }
 

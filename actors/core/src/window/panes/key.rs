@@ -340,5 +340,6 @@ fn pane(
         metrics: content.metrics,
         share: content.share,
         of: None,
+        merged: false,
     }
 }
