@@ -40,6 +40,7 @@ mod wide;
 
 pub use checkpoint::CheckpointError;
 pub use delta::{Delta, Part, PartMetric, Progress};
+pub use exact::ExactSum;
 pub(crate) use grid::slice_length;
 pub use pane::{LateEvent, Pane, PaneMetric, Whose, WindowEffect};
 pub use panes::Panes;
