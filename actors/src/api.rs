@@ -108,6 +108,11 @@ impl Node for Api {
             }
         });
         let mut found = here.await?;
+        if let Some(others) = self.site.others()
+            && let Some(more) = others.find(&question).await
+        {
+            query::join(&mut found, more?);
+        }
         for more in elsewhere.iter().filter_map(|bytes| record::decode(bytes).ok()) {
             query::join(&mut found, more);
         }

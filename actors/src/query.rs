@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use millpond_core::{block, ids::device_hash, record::RecordKind, time::Timestamp, value::Value};
+use millpond_core::{block, ids::device_hash, ranges::RangeSet, record::RecordKind, time::Timestamp, value::Value};
 use millpond_gateway::port::{AskError, Json, Query, QueryAggregate, QueryAnswer};
 use millpond_store::Reader;
 use serde::{Deserialize, Serialize};
@@ -24,14 +24,22 @@ pub enum Found {
     Steps(BTreeMap<i64, Step>),
 }
 
+/// What the values of one step come to; times in ns.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
-    count: u64,
-    sum: f64,
-    min: f64,
-    max: f64,
-    first: (i64, f64),
-    last: (i64, f64),
+    pub count: u64,
+    pub sum: f64,
+    pub min: f64,
+    pub max: f64,
+    pub first: (i64, f64),
+    pub last: (i64, f64),
+}
+
+/// A journal, without the records that are looked for elsewhere.
+#[derive(Debug)]
+pub struct Journal {
+    pub reader: Reader,
+    pub without: RangeSet,
 }
 
 impl Step {
@@ -39,7 +47,7 @@ impl Step {
         Step { count: 1, sum: v, min: v, max: v, first: (time, v), last: (time, v) }
     }
 
-    fn merge(&mut self, other: &Step) {
+    pub fn merge(&mut self, other: &Step) {
         self.count += other.count;
         self.sum += other.sum;
         self.min = self.min.min(other.min);
@@ -58,17 +66,26 @@ impl Step {
 /// # Errors
 /// When the question contradicts itself or a journal cannot be read.
 pub fn find(journals: &[&Reader], query: &Query) -> Result<Found, AskError> {
+    let whole = |reader: &&Reader| Journal { reader: (*reader).clone(), without: RangeSet::default() };
+    find_in(&journals.iter().map(whole).collect::<Vec<_>>(), query)
+}
+
+/// Looks through parts of journals, each of another origin.
+///
+/// # Errors
+/// When the question contradicts itself or a journal cannot be read.
+pub fn find_in(journals: &[Journal], query: &Query) -> Result<Found, AskError> {
     if query.end < query.start {
         return Err(AskError::Invalid("`end` lies before `start`".into()));
     }
     match (query.aggregate, query.step) {
         (None, Some(_)) => Err(AskError::Invalid("`step` needs an `aggregate`".into())),
         (None, None) => {
-            Ok(Found::Points(journals.iter().map(|reader| points(reader, query)).collect::<Result<_, _>>()?))
+            Ok(Found::Points(journals.iter().map(|journal| points(journal, query)).collect::<Result<_, _>>()?))
         }
         (Some(_), _) => {
             let mut steps = BTreeMap::new();
-            journals.iter().try_for_each(|reader| add_steps(reader, query, &mut steps))?;
+            journals.iter().try_for_each(|journal| add_steps(journal, query, &mut steps))?;
             Ok(Found::Steps(steps))
         }
     }
@@ -110,18 +127,18 @@ fn in_order(journals: Vec<Vec<(i64, Json)>>) -> Vec<(f64, Json)> {
     points.into_iter().map(|(time, _, value)| (epoch_ms(Timestamp(time)), value)).collect()
 }
 
-fn points(reader: &Reader, query: &Query) -> Result<Vec<(i64, Json)>, AskError> {
+fn points(journal: &Journal, query: &Query) -> Result<Vec<(i64, Json)>, AskError> {
     let mut points = Vec::new();
-    each(reader, query, |time, value| {
+    each(journal, query, |time, value| {
         points.push((time.0, shapes::value(value)));
         points.len() < POINTS_HELD_MAX
     })?;
     Ok(points)
 }
 
-fn add_steps(reader: &Reader, query: &Query, steps: &mut BTreeMap<i64, Step>) -> Result<(), AskError> {
+fn add_steps(journal: &Journal, query: &Query, steps: &mut BTreeMap<i64, Step>) -> Result<(), AskError> {
     let length = step_length(query);
-    each(reader, query, |time, value| {
+    each(journal, query, |time, value| {
         let Some(v) = value.as_f64().filter(|v| !v.is_nan()) else { return true };
         let step = Step::of(time.0, v);
         steps.entry(time.0.div_euclid(length)).and_modify(|held| held.merge(&step)).or_insert(step);
@@ -129,7 +146,8 @@ fn add_steps(reader: &Reader, query: &Query, steps: &mut BTreeMap<i64, Step>) ->
     })
 }
 
-fn step_length(query: &Query) -> i64 {
+/// In ns.
+pub fn step_length(query: &Query) -> i64 {
     query.step.map_or_else(|| query.end.since(query.start).0, |step| step.0).max(1)
 }
 
@@ -149,11 +167,11 @@ fn shaped(query: &Query, number: i64, step: &Step) -> (f64, Json) {
 }
 
 /// Calls `f` for each value in the range, in the order of the journal, until it says `false`.
-fn each(reader: &Reader, query: &Query, mut f: impl FnMut(Timestamp, Value<'_>) -> bool) -> Result<(), AskError> {
+fn each(journal: &Journal, query: &Query, mut f: impl FnMut(Timestamp, Value<'_>) -> bool) -> Result<(), AskError> {
     let mut damaged = None;
     let mut go_on = true;
-    let scanned = reader.scan_series(query.start, query.end, device_hash(&query.device_id), |row| {
-        if row.kind != RecordKind::Events {
+    let scanned = journal.reader.scan_series(query.start, query.end, device_hash(&query.device_id), |row| {
+        if row.kind != RecordKind::Events || journal.without.contains(row.seq.0) {
             return ControlFlow::Continue(());
         }
         let read = block::read_series(row.payload, &query.device_id, &query.metric, &mut |time, value| {
@@ -169,6 +187,11 @@ fn each(reader: &Reader, query: &Query, mut f: impl FnMut(Timestamp, Value<'_>) 
     });
     scanned.map_err(crate::api::unreadable)?;
     damaged.map_or(Ok(()), Err)
+}
+
+/// A value in an answer.
+pub fn json_of(value: Value<'_>) -> Json {
+    shapes::value(value)
 }
 
 /// Whole milliseconds are exact; a fraction is rounded to about 200 ns.

@@ -17,11 +17,11 @@ use millpond_core::{
     ids::{Incarnation, Origin, Seq},
     record::Home,
 };
-use millpond_gateway::port::{AskError, Json};
+use millpond_gateway::port::{AskError, Json, Query};
 use millpond_store::Reader;
 use tokio::sync::Notify;
 
-use crate::{front::Ticket, settings::Ack, shard::gather::Counts};
+use crate::{front::Ticket, query::Found, settings::Ack, shard::gather::Counts};
 
 /// A copy of another node's journal.
 #[derive(Clone, Debug)]
@@ -42,6 +42,11 @@ pub trait Others: Send + Sync + 'static {
     /// Puts a question about events to the other nodes. Each answer comes from other journals, and none of them from those that are to be read
     /// here: the copies that come with the answers.
     async fn ask(&self, what: &'static str, question: Bytes) -> (Vec<Copy>, Vec<Bytes>);
+
+    /// Finds the values of a series, when it knows of more than the journals of the site.
+    async fn find(&self, _query: &Query) -> Option<Result<Found, AskError>> {
+        None
+    }
 
     /// These devices come to this node: what the nodes at which they were at home before know of them, and how often they have moved, in
     /// the order of the question. May wait for a node that cannot be asked.

@@ -85,6 +85,7 @@ fn stored(accepted: u64, duplicates: u64) -> Receipt {
 
 async fn count(node: &Running, device: &str) -> u64 {
     let question = Query {
+        tenant: None,
         device_id: device.into(),
         metric: "v".into(),
         start: BASE,

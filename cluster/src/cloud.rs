@@ -16,30 +16,35 @@
 //!    that one which it was computed from.
 
 mod applying;
+pub mod archive;
+mod asking;
 mod measures;
 mod root;
 mod site;
 mod streams;
+mod windows;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millpond_actors::config::CloudSettings;
-use millpond_core::ids::Origin;
+use millpond_actors::{Running, config::CloudSettings};
+use millpond_core::{ids::Origin, record::Class};
 use millpond_env::Env;
 use millpond_gateway::port::{AskError, Json};
+use millpond_lake::{Lake, LakeError, Options};
+pub use millpond_lake::{ObjectStore, folder};
 use millpond_proto::{
     replication::Life,
     sites::Question,
     uplink::account::{Account, Line},
     wire::Record,
 };
-use prometheus::Registry;
+use millpond_store::{ReadError, Retention};
 use ractor::{Actor, ActorRef};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use self::{measures::Measures, root::RootMsg, site::SiteMsg};
+use self::{archive::Archive, measures::Measures, root::RootMsg, site::SiteMsg, windows::Windows};
 use crate::{
     sites::Shelf,
     transport::{Replies, ReplyFrames},
@@ -52,6 +57,15 @@ pub trait Consumer: Send + Sync + 'static {
     async fn apply(&self, site: &str, life: Life, records: &[Record]);
 }
 
+/// What a node of the cloud is made of, besides what its configuration says.
+#[derive(Default)]
+pub struct Parts {
+    /// Where events are archived; without it they stay in the copies.
+    pub store: Option<Arc<dyn ObjectStore>>,
+    /// Who else is told of results.
+    pub consumers: Vec<Arc<dyn Consumer>>,
+}
+
 /// What a node of the cloud does besides being a node.
 #[derive(Clone)]
 pub struct Cloud(Arc<Inner>);
@@ -62,6 +76,9 @@ pub(crate) struct Inner {
     shelf: Arc<Shelf>,
     measures: Measures,
     consumers: Vec<Arc<dyn Consumer>>,
+    archive: Option<Arc<Archive>>,
+    /// How long copies keep what is archived.
+    retention: Retention,
     root: std::sync::OnceLock<ActorRef<RootMsg>>,
 }
 
@@ -84,6 +101,10 @@ pub enum CloudError {
     Metrics(#[from] prometheus::Error),
     #[error("the actors could not be started: {0}")]
     Actor(String),
+    #[error("what sites delivered could not be read")]
+    Read(#[from] ReadError),
+    #[error("the archive could not be opened")]
+    Lake(#[from] LakeError),
 }
 
 impl Cloud {
@@ -95,11 +116,25 @@ impl Cloud {
         env: Env,
         settings: CloudSettings,
         shelf: Arc<Shelf>,
-        registry: &Registry,
-        consumers: Vec<Arc<dyn Consumer>>,
+        running: &Running,
+        parts: Parts,
     ) -> Result<Cloud, CloudError> {
+        let registry = &running.registry;
         let (measures, root) = (Measures::new(registry)?, std::sync::OnceLock::new());
-        let inner = Arc::new(Inner { env, settings, shelf, measures, consumers, root });
+        let Parts { store, mut consumers } = parts;
+        let windows = Arc::new(Windows::open(&env, &settings, running, &shelf)?);
+        windows.say().await;
+        consumers.push(windows);
+        let mut archive = None;
+        if let Some(store) = store {
+            let lake = Lake::open(store, Options::default()).await?;
+            let opened = Arc::new(Archive::new(env.clone(), settings.clone(), lake, registry)?);
+            consumers.push(opened.clone());
+            archive = Some(opened);
+        }
+        let mut retention = Retention::default();
+        retention.rules[Class::Raw as usize].max_age_ms = settings.hot.as_millis();
+        let inner = Arc::new(Inner { env, settings, shelf, measures, consumers, archive, retention, root });
         let started = Actor::spawn(None, root::Root, inner.clone()).await;
         let (root, _) = started.map_err(|error| CloudError::Actor(error.to_string()))?;
         let _ = inner.root.set(root);
@@ -107,6 +142,9 @@ impl Cloud {
         // What was delivered before goes on being applied.
         for (site, _) in cloud.0.shelf.all() {
             cloud.site(&site).await;
+        }
+        if let Some(archive) = &cloud.0.archive {
+            cloud.0.env.spawn(archive.clone().run(cloud.clone()));
         }
         Ok(cloud)
     }
@@ -178,6 +216,9 @@ impl Cloud {
 
     /// Ends what is under way; what was confirmed is on disk.
     pub async fn stop(&self) {
+        if let Some(archive) = &self.0.archive {
+            archive.stop();
+        }
         if let Some(root) = self.0.root.get() {
             let _ = root.stop_and_wait(None, None).await;
         }

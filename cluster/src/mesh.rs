@@ -70,7 +70,6 @@ use millpond_proto::{
     twin::commands::CommandId,
     wire::Run,
 };
-use prometheus::Registry;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rustls::crypto::CryptoProvider;
 use tokio::sync::oneshot;
@@ -79,7 +78,7 @@ pub use self::copies::{FOLDER, life_of};
 pub(crate) use self::offering::OnOffer;
 use self::{others::MeshOthers, state::State};
 use crate::{
-    cloud::{Cloud, CloudError, Consumer},
+    cloud::{Cloud, CloudError, Parts},
     habits::Habits,
     identity::{IdentityError, NodeIdentity, files},
     sites::{Own, Shelf, Sites},
@@ -310,10 +309,10 @@ impl Mesh {
     pub async fn become_cloud(
         &self,
         settings: CloudSettings,
-        registry: &Registry,
-        consumers: Vec<Arc<dyn Consumer>>,
+        running: &Running,
+        parts: Parts,
     ) -> Result<Cloud, CloudError> {
-        let cloud = Cloud::start(self.env.clone(), settings, self.sites.shelf(), registry, consumers).await?;
+        let cloud = Cloud::start(self.env.clone(), settings, self.sites.shelf(), running, parts).await?;
         self.sites.receive(cloud.clone());
         Ok(cloud)
     }

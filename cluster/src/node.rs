@@ -13,7 +13,7 @@ use millpond_env::{Disk, Env};
 use rustls::crypto::CryptoProvider;
 
 use crate::{
-    cloud::CloudError,
+    cloud::{CloudError, Parts},
     habits::Habits,
     identity::{IdentityError, NodeIdentity, files},
     mesh::{Mesh, MeshError},
@@ -97,13 +97,14 @@ impl Node {
         cores: usize,
         provider: Arc<CryptoProvider>,
         habits: Habits,
+        parts: Parts,
     ) -> Result<Node, OpenError> {
         let node = Node::open_with(env, config, cores, provider, habits).await?;
         let Some(mesh) = &node.mesh else {
             node.close().await;
             return Err(OpenError::NotEnrolled);
         };
-        match mesh.become_cloud(config.cloud.clone(), &node.edge.running.registry, Vec::new()).await {
+        match mesh.become_cloud(config.cloud.clone(), &node.edge.running, parts).await {
             Ok(_) => Ok(node),
             Err(error) => {
                 node.close().await;

@@ -1,9 +1,10 @@
 //! An edge node in the real world, and what an operator is told when it does not start.
 
-use std::{ops::Deref, path::PathBuf};
+use std::{io, ops::Deref, path::PathBuf, sync::Arc};
 
 use millpond_actors::{StartError, edge};
 use millpond_cluster::{
+    cloud::{ObjectStore, Parts, folder},
     habits::Habits,
     identity,
     mesh::{Mesh, MeshError},
@@ -41,7 +42,10 @@ impl Edge {
         let (cores, provider) = (os::cores(), identity::provider());
         let node = match role {
             Role::Edge => Node::open(env, config, cores, provider).await,
-            Role::Cloud => Node::open_cloud(env, config, cores, provider, Habits::default()).await,
+            Role::Cloud => {
+                let parts = Parts { store: Some(lake_of(config)?), ..Parts::default() };
+                Node::open_cloud(env, config, cores, provider, Habits::default(), parts).await
+            }
         };
         let node = node.map_err(|error| match error {
             node::OpenError::Edge(error) => told(error, config),
@@ -83,6 +87,19 @@ impl Deref for Edge {
     fn deref(&self) -> &edge::Edge {
         &self.node.edge
     }
+}
+
+/// Where a node of the cloud archives.
+fn lake_of(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
+    let lake = &config.cloud.lake;
+    if lake.contains("://") {
+        let told = Told::new(format!("`cloud.lake` is {lake}, but this program archives in folders only"));
+        return Err(told.code("MP0304").failure(Failure::BadConfig).hint("build it with --features s3").into());
+    }
+    let path = config.node.data.join(lake);
+    let told = |error: io::Error| Told::new(format!("cannot archive in {}", path.display())).code("MP0405").because(error);
+    os::create_private_dir(&path).map_err(told)?;
+    Ok(folder(&path).map_err(told)?)
 }
 
 fn not_in_the_mesh(error: MeshError, config: &Config) -> anyhow::Error {

@@ -68,6 +68,9 @@ pub enum Refusal {
 pub struct Query {
     pub device_id: String,
     pub metric: String,
+    /// Whose device it is, at a node of the cloud. Default: `default`.
+    #[serde(default)]
+    pub tenant: Option<String>,
     /// Inclusive.
     pub start: Timestamp,
     /// Exclusive.

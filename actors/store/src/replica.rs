@@ -37,6 +37,8 @@ pub struct ReplicaCommit {
     pub puts: Vec<Put>,
     /// What to delete for age and quota, oldest first. Ages count from when a record was copied.
     pub retain: Option<Retention>,
+    /// Records from here on are not deleted by [`retain`](Self::retain).
+    pub keep_from: Option<Seq>,
     /// What to give up first because the disk is full.
     pub shed: Option<Shed>,
     /// This node's wall clock in milliseconds since 1970.

@@ -87,12 +87,12 @@ pub(crate) fn retain(
         let too_old = now_ms.saturating_sub(rule.max_age_ms);
         let held = *usage.class(class);
         if held.values > 0 && held.oldest_ms < too_old {
-            let goes = |_: &ClassUsage, first: Seq, row: &IndexRow| row.written_ms < too_old && first < keep_from;
+            let goes = |_: &ClassUsage, _: Seq, row: &IndexRow| row.written_ms < too_old && row.last < keep_from;
             drop_oldest(txn, usage, class, DropReason::Age, receipts, goes)?;
         }
         if usage.class(class).bytes > rule.max_bytes {
             let target = rule.max_bytes - rule.max_bytes / 256;
-            let goes = |left: &ClassUsage, first: Seq, _: &IndexRow| left.bytes > target && first < keep_from;
+            let goes = |left: &ClassUsage, _: Seq, row: &IndexRow| left.bytes > target && row.last < keep_from;
             drop_oldest(txn, usage, class, DropReason::Quota, receipts, goes)?;
         }
     }

@@ -58,7 +58,8 @@ impl Lake {
         let length = step.map_or(u64::MAX, |step| step.0.max(1) as u64);
         let grid = Grid { origin: series.start.0, length };
         let days = series.files(manifest);
-        let mut found = stream::iter(days.iter().map(|files| self.steps_of_day(files, series, grid))).buffered(AHEAD);
+        let begun: Vec<_> = days.iter().map(|files| self.steps_of_day(files, series, grid)).collect();
+        let mut found = stream::iter(begun).buffered(AHEAD);
         let mut all: BTreeMap<u64, Partial> = BTreeMap::new();
         while let Some(steps) = found.try_next().await? {
             for (step, partial) in steps {

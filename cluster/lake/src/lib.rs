@@ -24,6 +24,8 @@ mod upkeep;
 mod upload;
 mod write;
 
+pub use object_store::ObjectStore;
+
 pub use aggregate::Steps;
 pub use append::{Piece, Taken};
 pub use downsample::{lttb, min_max};
@@ -36,3 +38,12 @@ pub use rewrite::{LeftOut, Remains};
 pub use scan::{Filter, Row};
 pub use series::Series;
 pub use upkeep::{Lifecycle, Swept};
+
+/// A lake in a folder of this machine, which is created when it is missing.
+///
+/// # Errors
+/// When the folder cannot be made or used.
+pub fn folder(path: &std::path::Path) -> std::io::Result<std::sync::Arc<dyn ObjectStore>> {
+    let store = object_store::local::LocalFileSystem::new_with_prefix(path).map_err(std::io::Error::other)?;
+    Ok(std::sync::Arc::new(store.with_automatic_cleanup(true)))
+}

@@ -66,7 +66,9 @@ impl Lake {
     /// When the store can not be read, or something of it is damaged.
     pub async fn points(&self, manifest: &Manifest, series: &Series, limit: usize) -> Result<Points> {
         let days = series.files(manifest);
-        let mut found = stream::iter(days.iter().map(|files| self.points_of_day(files, series))).buffered(AHEAD);
+        // Listed before they are polled: otherwise nobody could say that the whole may be sent to another thread.
+        let begun: Vec<_> = days.iter().map(|files| self.points_of_day(files, series)).collect();
+        let mut found = stream::iter(begun).buffered(AHEAD);
         let mut all = Points::default();
         while let Some(mut points) = found.try_next().await? {
             let room = limit - all.points.len();

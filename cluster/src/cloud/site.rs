@@ -13,6 +13,7 @@ use millpond_core::{
     ids::{Origin, Seq},
     planted::{self, Bug},
     record::{self, Class, Track},
+    time::Span,
     window::WindowSpec,
 };
 use millpond_env::{Mono, Worker};
@@ -26,11 +27,15 @@ use millpond_store::{Put, Reader, ReplicaCommit, ReplicaCommitted, Table, Usage}
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{Inner, LifeLine, applying};
+use super::{Inner, LifeLine, applying, archive::Archivable};
 use crate::mesh::copies;
 
 /// The row of the account in the copy's [`Table::Meta`].
 const ACCOUNT: &[u8] = b"cloud/account";
+/// How often records that are archived and old go from a copy.
+const RETAIN_EVERY: Span = Span::from_secs(60);
+/// A node that has not delivered itself for so long is not waited for.
+const ABSENCE: Span = Span::from_secs(86_400);
 
 pub(super) enum SiteMsg {
     /// What is here of the site.
@@ -45,6 +50,9 @@ pub(super) enum SiteMsg {
     ToApply(oneshot::Sender<applying::Due>),
     Applied(Life, applying::Done),
     Lines(oneshot::Sender<Vec<LifeLine>>),
+    ToArchive(oneshot::Sender<Vec<Archivable>>),
+    /// The archive has all events of a life up to here.
+    Archived(Life, Seq),
 }
 
 /// Somebody wants to deliver a lane of a life.
@@ -99,6 +107,9 @@ struct Entry {
     busy: Option<Busy>,
     by: BTreeMap<Origin, BTreeSet<u64>>,
     idle_since: Mono,
+    /// The archive has all events up to here: older ones may go.
+    archived: Seq,
+    retained_at: Mono,
 }
 
 /// What a commit under way will confirm.
@@ -145,6 +156,8 @@ impl Actor for Site {
             SiteMsg::ToApply(reply) => drop(reply.send(state.due())),
             SiteMsg::Applied(life, done) => state.applied(life, done),
             SiteMsg::Lines(reply) => drop(reply.send(state.lines())),
+            SiteMsg::ToArchive(reply) => drop(reply.send(state.to_archive())),
+            SiteMsg::Archived(life, through) => state.archived(life, through),
         }
         Ok(())
     }
@@ -179,6 +192,8 @@ impl State {
             busy: None,
             by: BTreeMap::new(),
             idle_since: self.cloud.env.now(),
+            archived: Seq(0),
+            retained_at: self.cloud.env.now(),
         };
         self.lives.insert(life, entry);
     }
@@ -308,7 +323,7 @@ impl State {
 
     /// Commits what has come, when nothing else of the life is being committed.
     fn work(&mut self, life: Life) {
-        let wall = self.cloud.env.wall();
+        let (wall, now) = (self.cloud.env.wall(), self.cloud.env.now());
         let Some(entry) = self.lives.get_mut(&life) else { return };
         let Some((open, _)) = &entry.open else { return };
         if entry.busy.is_some() || (entry.queue.is_empty() && !entry.unsaved) {
@@ -341,6 +356,7 @@ impl State {
                 }
             }
         }
+        entry.account.settle(covered[Track::Results as usize].prefix_end());
         if runs.is_empty() && entry.account == before && !entry.unsaved {
             // Nothing but what is known already.
             waiting.into_iter().for_each(|(stored, arrived)| confirm(stored, &arrived));
@@ -350,7 +366,13 @@ impl State {
             vec![Put { table: Table::Meta, key: ACCOUNT.to_vec(), value: Some(record::encode(&entry.account).into()) }];
         entry.unsaved = false;
         entry.busy = Some(Busy { waiting, before });
-        let commit = ReplicaCommit { runs, puts, now_ms: wall.as_millis(), ..ReplicaCommit::default() };
+        let retains = entry.archived > Seq(0) && now.since(entry.retained_at) >= RETAIN_EVERY;
+        let retain = retains.then(|| self.cloud.retention);
+        if retains {
+            entry.retained_at = now;
+        }
+        let keep_from = Some(entry.archived.next());
+        let commit = ReplicaCommit { runs, puts, retain, keep_from, now_ms: wall.as_millis(), ..ReplicaCommit::default() };
         let (replica, me) = (open.replica.clone(), self.me.clone());
         entry.worker.run(Box::new(move || {
             let mut replica = replica.lock().unwrap_or_else(PoisonError::into_inner);
@@ -393,6 +415,25 @@ impl State {
             }
         }
         self.measure();
+    }
+
+    fn to_archive(&self) -> Vec<Archivable> {
+        let now = self.cloud.env.now();
+        let archivable = |(life, entry): (&Life, &Entry)| {
+            let (_, reader) = entry.open.as_ref()?;
+            let silent = entry.by_whom(*life) != Some(life.origin) && now.since(entry.idle_since) >= ABSENCE;
+            let through = if silent { u64::MAX - 1 } else { entry.account.settled.0 };
+            let all: RangeSet = [(1, through)].into_iter().filter(|(first, last)| first <= last).collect();
+            let sure = entry.covered[Track::Raw as usize].intersection(&all);
+            Some(Archivable { life: *life, reader: reader.clone(), sure })
+        };
+        self.lives.iter().filter_map(archivable).collect()
+    }
+
+    fn archived(&mut self, life: Life, through: Seq) {
+        if let Some(entry) = self.lives.get_mut(&life) {
+            entry.archived = entry.archived.max(through);
+        }
     }
 
     fn due(&self) -> applying::Due {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_actors::{
     other_sites::Question,
+    query::Found,
     site::{Copy, Others},
 };
 use millpond_core::{
@@ -113,6 +114,10 @@ impl Others for MeshOthers {
             }
             parts = Some(unanswered);
         }
+    }
+
+    async fn find(&self, query: &Query) -> Option<Result<Found, AskError>> {
+        Some(self.sites.cloud()?.find(query).await)
     }
 
     async fn arrive(&self, devices: &[String]) -> (Vec<Known>, Vec<Home>) {

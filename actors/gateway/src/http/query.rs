@@ -35,6 +35,7 @@ pub(super) struct Range {
     step: Option<Span>,
     limit: Option<usize>,
     site: Option<String>,
+    tenant: Option<String>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -77,6 +78,7 @@ fn checked(range: Range, now: Timestamp) -> Result<Query, Problem> {
     }
     Ok(Query {
         device_id: range.device_id,
+        tenant: range.tenant,
         metric: range.metric,
         start,
         end,

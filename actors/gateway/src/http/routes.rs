@@ -85,6 +85,7 @@ fn data() -> Vec<Route> {
                         param("step", "Length of a step, such as 10s, 5m or 1h. Needs `aggregate`."),
                         param("limit", "Points to answer with. Default 100000, at most 500000."),
                         SITE,
+                        param("tenant", "At a node of the cloud: whose device it is. Default: `default`."),
                     ]
                 },
             ),

@@ -21,6 +21,12 @@ pub struct Account {
     /// The name of the life's node, for people.
     pub name: String,
     pub head: Head,
+    /// Nothing of the records up to here will be left out any more, and all that was left out of them has come.
+    #[serde(default)]
+    pub settled: Seq,
+    /// The same of these records, once the results up to the second number have come.
+    #[serde(default)]
+    pub settles: Option<(Seq, Seq)>,
     /// Records that the terms keep at the site.
     pub passed: u64,
     /// Records that the site has given up, delivered or not, by reason.
@@ -73,8 +79,18 @@ impl Account {
     pub fn heard(&mut self, head: Head, wall_ms: i64) {
         self.head.head = self.head.head.max(head.head);
         self.head.settled = self.head.settled.max(head.settled);
+        if self.settles.is_none() && head.settled > self.settled {
+            self.settles = Some((head.settled, head.head));
+        }
         self.head.wall_ms = head.wall_ms;
         self.clock_ahead_ms = head.wall_ms.saturating_sub(wall_ms);
+    }
+
+    /// All results up to here have come.
+    pub fn settle(&mut self, results: u64) {
+        if let Some((settled, _)) = self.settles.filter(|(_, needs)| needs.0 <= results) {
+            (self.settled, self.settles) = (settled, None);
+        }
     }
 
     /// A drop range is applied, once.

@@ -1,0 +1,102 @@
+//! Questions for values, over all tiers: each record is looked for on its side of the border that the manifest draws.
+
+use std::collections::BTreeMap;
+
+use millpond_actors::query::{self, Found, Journal, Step};
+use millpond_core::{
+    planted::{self, Bug},
+    time::{Span, Timestamp},
+};
+use millpond_gateway::port::{AskError, Query};
+use millpond_lake::{Lake, LakeError, Manifest, Partial, Series};
+
+use super::{Cloud, archive::source_of};
+
+/// Points of one question out of the lake.
+const POINTS_MAX: usize = 4_000_000;
+
+impl Cloud {
+    /// What is known of a series: of all sites of its tenant, or of one site.
+    ///
+    /// # Errors
+    /// When the question contradicts itself, or something cannot be read.
+    pub(crate) async fn find(&self, asked: &Query) -> Result<Found, AskError> {
+        loop {
+            let before = self.0.archive.as_ref().map(|archive| archive.lake().manifest().number);
+            let found = self.find_once(asked).await?;
+            // What was archived meanwhile may be gone from the copies already.
+            if before == self.0.archive.as_ref().map(|archive| archive.lake().manifest().number) {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn find_once(&self, asked: &Query) -> Result<Found, AskError> {
+        let manifest = self.0.archive.as_ref().map(|archive| (archive.lake().clone(), archive.lake().manifest()));
+        let tenant = asked.tenant.clone().unwrap_or_else(|| "default".to_owned());
+        let mut journals = Vec::new();
+        for (site, lives) in self.0.shelf.all() {
+            if self.0.settings.site(&site).tenant != tenant {
+                continue;
+            }
+            for (life, open) in lives {
+                let archived = manifest.as_ref().and_then(|(_, manifest)| manifest.ledger.of(&source_of(&site, life)));
+                let archived = archived.filter(|_| !planted::is(Bug::ServeBorderTwice)).cloned().unwrap_or_default();
+                journals.push(Journal { reader: open.reader.clone(), without: archived });
+            }
+        }
+        let question = asked.clone();
+        let hot = self.0.env.unblock(move || query::find_in(&journals, &question)).await;
+        let mut found = hot.unwrap_or(Err(AskError::Unavailable))?;
+        if let Some((lake, manifest)) = manifest {
+            let archived = archived(&lake, &manifest, asked, tenant).await;
+            let archived = archived.map_err(|error| AskError::Failed(format!("the archive cannot be read: {error}")))?;
+            query::join(&mut found, archived);
+        }
+        Ok(found)
+    }
+}
+
+async fn archived(lake: &Lake, manifest: &Manifest, asked: &Query, tenant: String) -> Result<Found, LakeError> {
+    let (device, metric) = (asked.device_id.clone(), asked.metric.clone());
+    let series = Series { tenant: Some(tenant), device, metric, start: asked.start, end: asked.end };
+    if asked.aggregate.is_none() {
+        let points = lake.points(manifest, &series, POINTS_MAX).await?;
+        let points = points.points.iter().map(|(time, cell)| (time.0, query::json_of(cell.as_value()))).collect();
+        return Ok(Found::Points(vec![points]));
+    }
+    let length = query::step_length(asked);
+    let mut steps: BTreeMap<i64, Step> = BTreeMap::new();
+    let mut take = |number: i64, partial: &Partial| {
+        if let Some(step) = step_of(partial) {
+            steps.entry(number).and_modify(|held: &mut Step| held.merge(&step)).or_insert(step);
+        }
+    };
+    // Steps are aligned to the epoch; what lies before the first whole one is a step of its own.
+    let number = asked.start.0.div_euclid(length);
+    let aligned = if asked.start.0.rem_euclid(length) == 0 { asked.start.0 } else { number.saturating_add(1).saturating_mul(length) };
+    let aligned = Timestamp(aligned).min(asked.end);
+    if asked.start < aligned {
+        let first = Series { end: aligned, ..series.clone() };
+        let found = lake.aggregate(manifest, &first, None, 1).await?;
+        found.steps.iter().for_each(|(_, partial)| take(number, partial));
+    }
+    if aligned < asked.end {
+        let rest = Series { start: aligned, ..series };
+        let found = lake.aggregate(manifest, &rest, Some(Span(length)), asked.limit.saturating_add(1)).await?;
+        found.steps.iter().for_each(|(start, partial)| take(start.0.div_euclid(length), partial));
+    }
+    Ok(Found::Steps(steps))
+}
+
+fn step_of(partial: &Partial) -> Option<Step> {
+    let (first, last) = (partial.first()?, partial.last()?);
+    Some(Step {
+        count: partial.count,
+        sum: partial.sum.value(),
+        min: partial.min()?,
+        max: partial.max()?,
+        first: (first.0.0, first.1),
+        last: (last.0.0, last.1),
+    })
+}

@@ -1,0 +1,127 @@
+//! Windows over all sites of a tenant: what the sites say of the windows that the cloud defines too becomes one pane each, which is journaled,
+//! shown and judged like any other.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use async_trait::async_trait;
+use millpond_actors::{
+    Running,
+    config::CloudSettings,
+    merged::{Merged, said},
+};
+use millpond_core::{
+    ids::Seq,
+    planted::{self, Bug},
+    record::{Class, RecordKind},
+    time::Span,
+    window::Pane,
+};
+use millpond_env::Env;
+use millpond_proto::{replication::Life, wire::Record};
+use millpond_store::{ReadError, Reader};
+
+use super::Consumer;
+use crate::sites::Shelf;
+
+/// How long after its end a pane is open to what sites still say of it.
+const KEEP: Span = Span::from_secs(7 * 86_400);
+
+type Merge = Box<dyn Fn(Vec<Pane>) -> millpond_actors::Merging + Send + Sync>;
+
+/// Merges the panes of the sites, as they are applied.
+pub(super) struct Windows {
+    env: Env,
+    settings: CloudSettings,
+    merged: Mutex<Merged>,
+    /// Journals, shows and judges them.
+    merge: Merge,
+}
+
+impl Windows {
+    /// Goes on from what was said before, and says what was not said yet. Blocks.
+    pub fn open(env: &Env, settings: &CloudSettings, running: &Running, shelf: &Shelf) -> Result<Windows, ReadError> {
+        let now = running.settings.now();
+        let mut merged = Merged::new(&now.windows, &now.rules, KEEP);
+        merged.clock(env.wall());
+        let since = env.wall().saturating_sub(KEEP);
+        merged.seed(said(&running.reader, since).unwrap_or_default());
+        for (site, lives) in shelf.all() {
+            let tenant = settings.site(&site).tenant;
+            for (life, open) in lives {
+                learn(&mut merged, &tenant, &site, life, &open.reader)?;
+            }
+        }
+        let merge = Box::new(running.merge());
+        let (env, settings) = (env.clone(), settings.clone());
+        Ok(Windows { env, settings, merged: Mutex::new(merged), merge })
+    }
+
+    fn merged(&self) -> MutexGuard<'_, Merged> {
+        self.merged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what has changed since it was said last.
+    pub async fn say(&self) {
+        let news = self.merged().news();
+        if !news.is_empty() && !(self.merge)(news).await {
+            tracing::warn!("panes over all sites could not be stored; they are said again after the next start");
+        }
+    }
+}
+
+#[async_trait]
+impl Consumer for Windows {
+    async fn apply(&self, site: &str, life: Life, records: &[Record]) {
+        let tenant = self.settings.site(site).tenant;
+        let of = (life.origin, life.incarnation);
+        {
+            let mut merged = self.merged();
+            merged.clock(self.env.wall());
+            for record in records.iter().filter(|record| is_of_windows(record.kind)) {
+                let seq = if planted::is(Bug::CountRevisionTwice) { Seq(0) } else { record.seq };
+                merged.learn(&tenant, site, of, seq, record.kind, &record.payload);
+            }
+        }
+        self.say().await;
+    }
+}
+
+fn is_of_windows(kind: RecordKind) -> bool {
+    matches!(kind, RecordKind::Panes | RecordKind::LeftOut)
+}
+
+/// The panes of a copy that may still change, in the order of their numbers.
+fn learn(merged: &mut Merged, tenant: &str, site: &str, life: Life, reader: &Reader) -> Result<(), ReadError> {
+    let (of, horizon) = ((life.origin, life.incarnation), merged.horizon());
+    let mut left_out = Seq(0);
+    reader.scan(Class::State, Seq(1), |row| {
+        if row.kind == RecordKind::LeftOut {
+            left_out = row.seq;
+        }
+        ControlFlow::Continue(())
+    })?;
+    if left_out > Seq(0) {
+        merged.void(tenant, site, of, left_out);
+    }
+    // From the newest on back to where no pane is open any more, then forwards.
+    let mut first = Seq(u64::MAX);
+    reader.scan_newest(Class::Pane, Seq(u64::MAX), |row| {
+        if row.kind == RecordKind::Panes && row.max_time < horizon && row.hlc.wall_ms() < horizon.as_millis() {
+            return ControlFlow::Break(());
+        }
+        first = row.seq;
+        ControlFlow::Continue(())
+    })?;
+    if first == Seq(u64::MAX) {
+        return Ok(());
+    }
+    reader.scan(Class::Pane, first, |row| {
+        if row.kind == RecordKind::Panes {
+            merged.learn(tenant, site, of, row.seq, row.kind, row.payload);
+        }
+        ControlFlow::Continue(())
+    })
+}
