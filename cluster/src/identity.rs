@@ -42,10 +42,13 @@ pub use self::{
     key::Key,
     revocation::{REVOKED_MAX, Revocations},
     token::{ADDRESSES_MAX, BadToken, Token},
-    trusted::{Trusted, is_address, is_file_name, load_trusted, remove_trusted, save_trusted},
+    trusted::{Trusted, draw_secret, is_address, is_file_name, load_trusted, remove_trusted, save_trusted},
 };
 use crate::quic::Identity;
-pub use millpond_proto::sites::terms::Terms;
+pub use millpond_proto::sites::{
+    mask::{How, Mask, Masks},
+    terms::Terms,
+};
 
 /// The cryptography of the real world. A simulation brings one whose random numbers come from its seed.
 pub fn provider() -> Arc<CryptoProvider> {

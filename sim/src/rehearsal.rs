@@ -433,7 +433,7 @@ fn open_others(world: &World, host: HostId) -> Vec<OtherCopy> {
 
 /// Another site as a box trusts it.
 fn trusted(seed: u64, trust: &TrustSpec) -> Trusted {
-    let terms = Terms { classes: trust.classes.clone(), devices: trust.devices.clone() };
+    let terms = Terms { classes: trust.classes.clone(), devices: trust.devices.clone(), ..Terms::default() };
     let addresses = trust.from.iter().map(|name| format!("{name}:{SITE_PORT}")).collect();
     authority(seed, &trust.site).trusted(terms, addresses)
 }

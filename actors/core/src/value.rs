@@ -73,6 +73,25 @@ pub fn number_of_integer(n: i64) -> Value<'static> {
     if (-EXACT..=EXACT).contains(&n) { Value::F64(n as f64) } else { Value::I64(n) }
 }
 
+/// The number to so many digits behind the point, or before it when negative.
+pub fn rounded(value: f64, digits: i8) -> f64 {
+    let scale = 10f64.powi(i32::from(digits).abs());
+    let rounded = if digits < 0 { (value / scale).round() * scale } else { (value * scale).round() / scale };
+    // What is too large to be scaled has no digits there.
+    if rounded.is_finite() { rounded } else { value }
+}
+
+/// The same for a whole number.
+pub fn rounded_integer(value: i64, digits: i8) -> i64 {
+    if digits >= 0 {
+        return value;
+    }
+    let scale = 10i128.saturating_pow(u32::from(digits.unsigned_abs()));
+    let (value, half) = (i128::from(value), scale / 2);
+    let away = if value < 0 { value - half } else { value + half };
+    (away / scale * scale).clamp(i64::MIN.into(), i64::MAX.into()) as i64
+}
+
 /// How far a reading can be trusted, after OPC UA's severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -87,5 +106,25 @@ pub enum Quality {
 impl Quality {
     pub fn from_u8(code: u8) -> Option<Quality> {
         [Quality::Good, Quality::Uncertain, Quality::Bad].get(usize::from(code)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_rounded_behind_and_before_the_point() {
+        assert_eq!(
+            [rounded(81.26, 1), rounded(-81.26, 1), rounded(81.26, 0), rounded(81.26, -1)],
+            [81.3, -81.3, 81.0, 80.0]
+        );
+        assert_eq!((rounded(f64::MAX, 9), rounded(f64::INFINITY, 1)), (f64::MAX, f64::INFINITY));
+        assert!(rounded(f64::NAN, 1).is_nan());
+        assert_eq!(
+            [rounded_integer(15, -1), rounded_integer(-15, -1), rounded_integer(14, -1), rounded_integer(7, 2)],
+            [20, -20, 10, 7]
+        );
+        assert_eq!((rounded_integer(i64::MAX, -1), rounded_integer(i64::MAX, i8::MIN)), (i64::MAX, 0));
     }
 }

@@ -19,6 +19,7 @@
 
 mod check;
 mod checkpoint;
+mod coarse;
 mod delta;
 mod digest;
 mod exact;

@@ -11,6 +11,7 @@
 //!
 //! Frames and versions are as in [`wire`](crate::wire), of which this has the runs.
 
+pub mod mask;
 pub mod taking;
 pub mod terms;
 #[cfg(test)]

@@ -100,6 +100,12 @@ impl Reported {
         Reported { leaves: leaves.map(|(key, leaf)| (key.clone(), leaf.clone())).collect() }
     }
 
+    /// What is left when some leaves are taken out, by JSON pointer and JSON (none when the leaf was removed).
+    pub fn without(&self, out: impl Fn(&str, Option<&str>) -> bool) -> Reported {
+        let left = self.leaves.iter().filter(|(key, leaf)| !out(key, leaf.value.as_deref()));
+        Reported { leaves: left.map(|(key, leaf)| (key.clone(), leaf.clone())).collect() }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.leaves.is_empty()
     }

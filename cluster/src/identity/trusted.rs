@@ -8,11 +8,24 @@
 //! take = ["alert", "pane"]            # of which classes; default: all that the other site lets it have
 //! uplink = ["10.9.0.5:7800"]          # where this node delivers its site's records, when the other one is a cloud
 //! authority = """-----BEGIN CERTIFICATE-----…"""
+//! secret = "9f2c…"                    # what tokens are made with: 64 hexadecimal digits that nobody else may know
+//!
+//! [[mask]]                            # of what may leave, this leaves only in part; any number of them
+//! devices = ["press-*"]               # default: all
+//! metrics = ["operator*"]
+//! how = "token"                       # or "drop", or "round" with `digits` behind the point
+//! device = true                       # the names of these devices are replaced as well; default: they are not
 //! ```
+//!
+//! What a mask does is told in [`mask`](millpond_proto::sites::mask). Nodes of one site that say the same tokens have the same secret.
 
 use millpond_core::record::Class;
 use millpond_env::Disk;
-use millpond_proto::sites::terms::{ALL_DEVICES, Terms};
+use millpond_proto::sites::{
+    mask::{Mask, Masks},
+    terms::{ALL_DEVICES, Terms},
+};
+use rand::{Rng, rngs::StdRng};
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +38,8 @@ use super::{
 };
 
 const TRUSTED: &str = "identity/trusted";
+/// A secret that was never drawn.
+const NO_SECRET: [u8; 32] = [0; 32];
 
 /// A site whose nodes are believed, and what is exchanged with them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +72,11 @@ struct File {
     #[serde(default)]
     uplink: Vec<String>,
     authority: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    /// Tables come last in TOML.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    mask: Vec<Mask>,
 }
 
 fn all_devices() -> Vec<String> {
@@ -80,6 +100,15 @@ impl Trusted {
             return Err(damaged(TRUSTED, format!("{site:?} cannot be the name of a file")));
         }
         Ok(Trusted { site, authority, terms, addresses: Vec::new(), take: all_classes(), uplink: Vec::new() })
+    }
+}
+
+/// Draws what tokens are made with, where the masks need it and have none: the same site goes on with `known`, so that its tokens stay the
+/// same.
+pub fn draw_secret(masks: &mut Masks, known: Option<&Masks>, rng: &mut StdRng) {
+    masks.secret = known.map_or(NO_SECRET, |known| known.secret);
+    if masks.has_tokens() && masks.secret == NO_SECRET {
+        rng.fill_bytes(&mut masks.secret);
     }
 }
 
@@ -142,7 +171,9 @@ pub fn load_trusted(disk: &dyn Disk) -> Result<Vec<Trusted>, IdentityError> {
 fn written(trusted: &Trusted) -> Result<String, IdentityError> {
     let Trusted { site, authority, terms, addresses, take, uplink } = trusted.clone();
     let authority = pem::encode(pem::CERTIFICATE, &authority);
-    let file = File { classes: terms.classes, devices: terms.devices, addresses, take, uplink, authority, site };
+    let Terms { classes, devices, masks: Masks { masks: mask, secret } } = terms;
+    let secret = (secret != NO_SECRET).then(|| secret.iter().map(|byte| format!("{byte:02x}")).collect());
+    let file = File { classes, devices, addresses, take, uplink, authority, site, secret, mask };
     toml::to_string(&file).map_err(|error| damaged(TRUSTED, error.to_string()))
 }
 
@@ -150,7 +181,19 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Trusted, IdentityError> {
     let wrong = |why: String| damaged(TRUSTED, format!("{name}: {why}"));
     let text = std::str::from_utf8(bytes).map_err(|_| wrong("it is not text".to_owned()))?;
     let file: File = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
-    let trusted = Trusted::new(&file.authority, Terms { classes: file.classes, devices: file.devices })?;
+    if let Some(problem) = file.mask.iter().find_map(Mask::problem) {
+        return Err(wrong(problem));
+    }
+    let secret = match &file.secret {
+        Some(text) => secret_of(text).ok_or_else(|| wrong("`secret` is not 64 hexadecimal digits".to_owned()))?,
+        None => NO_SECRET,
+    };
+    let masks = Masks { masks: file.mask, secret };
+    // Tokens that anybody can make hide nothing.
+    if masks.has_tokens() && secret == NO_SECRET {
+        return Err(wrong("a mask with how = \"token\" needs a `secret`; `millpond site trust` makes one".to_owned()));
+    }
+    let trusted = Trusted::new(&file.authority, Terms { classes: file.classes, devices: file.devices, masks })?;
     if trusted.site != file.site || format!("{}.toml", file.site) != name {
         return Err(wrong(format!("the certificate is that of {}", trusted.site)));
     }
@@ -158,6 +201,14 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Trusted, IdentityError> {
         return Err(wrong(format!("{address:?} is no address such as 10.1.0.5:7800")));
     }
     Ok(Trusted { addresses: file.addresses, take: file.take, uplink: file.uplink, ..trusted })
+}
+
+fn secret_of(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let bytes = text.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
 /// The longest list of revoked nodes that the site's authority has signed, as far as it came here. Blocks.
@@ -177,13 +228,23 @@ pub(crate) fn save_revoked_of(disk: &dyn Disk, site: &str, list: &Revocations) -
 #[cfg(test)]
 mod tests {
     use millpond_core::time::Timestamp;
+    use millpond_proto::sites::mask::How;
+    use rand::SeedableRng;
 
     use super::*;
     use crate::identity::{Authority, Key};
 
     fn bakery() -> Trusted {
         let authority = Authority::found("bakery", &Key::new([1; 32]), Timestamp(1_800_000_000_000_000_000));
-        let terms = Terms { classes: vec![Class::Pane], devices: vec!["oven-*".to_owned()] };
+        let mask = |how, digits| Mask {
+            devices: vec!["oven-1*".to_owned()],
+            metrics: vec!["operator*".to_owned()],
+            how,
+            digits,
+            device: how == How::Token,
+        };
+        let masks = Masks { masks: vec![mask(How::Token, None), mask(How::Round, Some(-1))], secret: [0xa5; 32] };
+        let terms = Terms { classes: vec![Class::Pane], devices: vec!["oven-*".to_owned()], masks };
         let (authority, addresses) = (authority.certificate().clone(), vec!["oven.example:7800".to_owned()]);
         Trusted { site: "bakery".to_owned(), authority, terms, addresses, take: vec![Class::Alert] }
     }
@@ -202,6 +263,25 @@ mod tests {
         let read = parse("bakery.toml", lines.collect::<Vec<_>>().join("\n").as_bytes()).unwrap();
         assert!(read.terms.has_all_devices() && read.addresses.is_empty());
         assert_eq!(read.take, Class::ALL);
+    }
+
+    #[test]
+    fn tokens_need_a_secret_and_keep_it() {
+        let text = written(&bakery()).unwrap();
+        let secret = |text: &str| text.replace(&"a5".repeat(32), "");
+        let error = |text: &str| parse("bakery.toml", text.as_bytes()).unwrap_err().to_string();
+        assert!(error(&secret(&text)).contains("64 hexadecimal digits"));
+        assert!(error(&secret(&text).replace("secret = \"\"", "")).contains("needs a `secret`"));
+        assert!(error(&text.replace("digits = -1", "digits = 99")).contains("from -12 to 12"));
+        let (mut rng, mut drawn) = (StdRng::seed_from_u64(1), bakery().terms.masks);
+        draw_secret(&mut drawn, None, &mut rng);
+        assert_ne!(drawn.secret, NO_SECRET);
+        let (mut again, known) = (bakery().terms.masks, drawn);
+        draw_secret(&mut again, Some(&known), &mut rng);
+        assert_eq!(again.secret, known.secret);
+        let mut none = Masks::default();
+        draw_secret(&mut none, None, &mut rng);
+        assert_eq!(none, Masks::default());
     }
 
     #[test]

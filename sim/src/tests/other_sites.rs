@@ -163,7 +163,7 @@ impl Country {
         world.network().set_default(LinkSpec { latency: (Span(150_000), Span(900_000)), ..LinkSpec::default() });
         let outside = world.add(host("outside", 1, None));
         let (mill, bakery) = (Authority::named(1, "mill"), Authority::named(2, "bakery"));
-        let terms = || Terms { classes: Class::ALL.to_vec(), devices: vec!["press-*".to_owned()] };
+        let terms = || Terms { classes: Class::ALL.to_vec(), devices: vec!["press-*".to_owned()], ..Terms::default() };
         let mut nodes = Vec::new();
         for (at, name) in ["north", "south", "oven"].into_iter().enumerate() {
             let id = world.add(host(name, at as u8 + 2, Some(DiskSpec::default())));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use millpond_cluster::identity::{self, NodeIdentity, Terms, Trusted, fingerprint, is_address};
+use millpond_cluster::identity::{self, How, Mask, Masks, NodeIdentity, Terms, Trusted, fingerprint, is_address};
 use millpond_core::record::Class;
 use serde_json::{Value, json};
 
@@ -28,6 +28,10 @@ pub struct Trust {
     /// Of which devices, with `*` for any run of characters
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',', default_value = "*")]
     devices: Vec<String>,
+    /// What leaves only in part, as HOW:METRIC,…@DEVICE,…; HOW is `drop`, `token`, `round/DIGITS` or, for the names of devices, `names`;
+    /// without @DEVICE,… of all devices; may be repeated
+    #[arg(long, value_name = "MASK")]
+    mask: Vec<String>,
     /// Node of the other site from which this node fetches that site's records, as host:port; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     address: Vec<String>,
@@ -88,13 +92,15 @@ pub fn trust(args: Trust) -> anyhow::Result<()> {
         [] => all.to_vec(),
         named => named.to_vec(),
     };
-    let terms = Terms { classes: classes_of("--classes", &classes)?, devices: args.devices };
+    let masks = args.mask.iter().map(|text| mask_of(text)).collect::<anyhow::Result<_>>()?;
+    let masks = Masks { masks, ..Masks::default() };
+    let terms = Terms { classes: classes_of("--classes", &classes)?, devices: args.devices, masks };
     let take = classes_of("--take", &args.take)?;
     let trusted = Trusted::new(&String::from_utf8_lossy(&bytes), terms).map_err(|error| {
         let told = Told::new(format!("{} cannot be used", args.certificate.display())).failure(Failure::BadInput);
         told.hint("the other site's certificate is its DATA_DIR/identity/site.crt").because(error)
     })?;
-    let trusted = Trusted { addresses: args.address, take, uplink: args.uplink, ..trusted };
+    let mut trusted = Trusted { addresses: args.address, take, uplink: args.uplink, ..trusted };
     let env = World::new(&args.data)?;
     let own = NodeIdentity::load(env.disk.as_ref()).map_err(identity_told)?;
     let own = own.ok_or_else(|| {
@@ -110,6 +116,8 @@ pub fn trust(args: Trust) -> anyhow::Result<()> {
         let told = Told::new(format!("another site of the name {} is trusted already", trusted.site));
         return Err(told.hint(format!("if it was founded anew: millpond site distrust {}", trusted.site)).into());
     }
+    let before = known.iter().find(|known| known.site == trusted.site).map(|known| &known.terms.masks);
+    identity::draw_secret(&mut trusted.terms.masks, before, &mut env.rng("masks"));
     identity::save_trusted(env.disk.as_ref(), &trusted).map_err(files_told)?;
     tell(&trusted, &args.data);
     Ok(())
@@ -122,6 +130,9 @@ fn tell(trusted: &Trusted, data: &Path) {
         names(&terms.classes),
         terms.devices.join(", ")
     );
+    for mask in &terms.masks.masks {
+        eprintln!("Of that only in part: {}.", shown_mask(mask));
+    }
     if !uplink.is_empty() {
         eprintln!("They are delivered to {}; `millpond uplinks` shows how far it has come.", uplink.join(", "));
     }
@@ -146,6 +157,7 @@ pub fn trusts(args: &Trusts) -> anyhow::Result<()> {
             "site": trusted.site,
             "classes": classes(&trusted.terms.classes),
             "devices": trusted.terms.devices,
+            "masks": trusted.terms.masks.masks.iter().map(shown_mask).collect::<Vec<String>>(),
             "addresses": trusted.addresses,
             "take": if trusted.addresses.is_empty() { Vec::new() } else { classes(&trusted.take) },
             "uplink": trusted.uplink,
@@ -164,6 +176,7 @@ pub fn trusts(args: &Trusts) -> anyhow::Result<()> {
         Column("SITE", "site"),
         Column("MAY HAVE", "classes"),
         Column("OF DEVICES", "devices"),
+        Column("MASKED", "masks"),
         Column("FETCHED FROM", "addresses"),
         Column("FETCHED", "take"),
     ];
@@ -202,7 +215,68 @@ fn classes_of(option: &str, names: &[String]) -> anyhow::Result<Vec<Class>> {
     names.iter().map(known).collect()
 }
 
+/// Reads `HOW[/DIGITS][:METRIC,…][@DEVICE,…]`.
+fn mask_of(text: &str) -> anyhow::Result<Mask> {
+    let (rest, devices) = text.split_once('@').unwrap_or((text, "*"));
+    let (how, metrics) = rest.split_once(':').unwrap_or((rest, ""));
+    let (how, digits) = how.split_once('/').map_or((how, None), |(how, digits)| (how, Some(digits)));
+    let list = |text: &str| text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+    let told = |why: &str| {
+        let told = Told::new(format!("--mask {text}: {why}"));
+        anyhow::Error::from(
+            told.hint("for example drop:operator*, token:badge@press-*, round/1:temperature, names@press-*"),
+        )
+    };
+    let (how, device) = match how {
+        "drop" => (How::Drop, false),
+        "token" => (How::Token, false),
+        "round" => (How::Round, false),
+        "names" => (How::Token, true),
+        _ => return Err(told("it begins with drop, token, round or names")),
+    };
+    let number = |digits: &str| digits.parse().map_err(|_| told("the digits are not a number"));
+    let digits = digits.map(number).transpose()?;
+    let mask = Mask { devices: list(devices), metrics: list(metrics), how, digits, device };
+    match mask.problem() {
+        Some(problem) => Err(told(&problem)),
+        None => Ok(mask),
+    }
+}
+
+fn shown_mask(mask: &Mask) -> String {
+    let how = match mask.how {
+        How::Drop => "drop".to_owned(),
+        How::Token if mask.device => "names".to_owned(),
+        How::Token => "token".to_owned(),
+        How::Round => format!("round/{}", mask.digits.unwrap_or(0)),
+    };
+    let metrics = if mask.metrics.is_empty() { String::new() } else { format!(":{}", mask.metrics.join(",")) };
+    format!("{how}{metrics}@{}", mask.devices.join(","))
+}
+
 fn files_told(error: identity::IdentityError) -> anyhow::Error {
     let told = Told::new("the list of other sites cannot be used").failure(Failure::BadInput);
     told.hint("it is in identity/trusted of the data directory, a file for each site").because(error).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_is_shown_as_it_is_read() {
+        for text in [
+            "drop:operator*,badge@press-*,oven-1",
+            "token:badge@*",
+            "round/-2:t@*",
+            "names@press-*",
+            "names:badge@press-*",
+        ] {
+            assert_eq!(shown_mask(&mask_of(text).expect("a mask")), text);
+        }
+        assert_eq!(shown_mask(&mask_of("round:t").expect("a mask")), "round/0:t@*");
+        for text in ["hide:t", "drop", "round/x:t", "round/99:t", "drop/1:t", ""] {
+            assert!(mask_of(text).is_err(), "{text}");
+        }
+    }
 }

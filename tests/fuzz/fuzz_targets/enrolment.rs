@@ -30,7 +30,7 @@ const AUTHORITY: &str = "@AUTHORITY@";
 static CERTIFICATE: LazyLock<CertificateDer<'static>> = LazyLock::new(|| authority().certificate().clone());
 /// As it stands in a trust file, with its quotes.
 static PEM: LazyLock<String> = LazyLock::new(|| {
-    let (terms, take) = (Terms { classes: vec![Class::Pane], devices: Vec::new() }, vec![Class::Alert]);
+    let (terms, take) = (Terms { classes: vec![Class::Pane], devices: Vec::new(), ..Terms::default() }, vec![Class::Alert]);
     let addresses = vec!["oven.example:7800".to_owned()];
     let disk = Files::default();
     let trusted = Trusted { site: "bakery".to_owned(), authority: CERTIFICATE.clone(), terms, addresses, take };

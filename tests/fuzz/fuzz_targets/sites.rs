@@ -38,7 +38,7 @@ fuzz_target!(|data: &[u8]| {
         }
         Some(Answer::Run(run)) => {
             let sound = run.is_sound();
-            let terms = Terms { classes: Class::ALL.to_vec(), devices: vec!["press-*".to_owned(), "*7".to_owned()] };
+            let terms = Terms { classes: Class::ALL.to_vec(), devices: vec!["press-*".to_owned(), "*7".to_owned()], ..Terms::default() };
             let left = filter(&terms, &windows).run(run.clone());
             assert!(left.records.len() <= run.records.len() && (left.first, left.last) == (run.first, run.last));
             assert!(!sound || left.is_sound());
@@ -47,7 +47,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let devices = [vec!["press-*".to_owned()], vec!["*".to_owned()], vec!["*e*s*-*".to_owned()], Vec::new()];
     let classes = if choice & 0x80 == 0 { Class::ALL.to_vec() } else { vec![Class::Pane] };
-    let terms = Terms { classes, devices: devices[usize::from(choice) % 4].clone() };
+    let terms = Terms { classes, devices: devices[usize::from(choice) % 4].clone(), ..Terms::default() };
     left_of(record(kind, bytes), &terms, &windows);
 });
 

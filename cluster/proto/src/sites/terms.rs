@@ -1,4 +1,4 @@
-//! What another site may have, and how the rest is left out of a record.
+//! What another site may have, and how the rest is left out of a record. What it may have only in part is [masked](super::mask) after that.
 //!
 //! Terms name classes of records and devices. Of a record with the parts of several devices only the allowed ones leave: events are
 //! packed again, panes and alerts are taken out of their lists. What cannot be told to be of an allowed device stays: a pane of a
@@ -6,7 +6,7 @@
 //! pane of a window that is not defined any more, an alert of such a rule, and bytes that cannot be read. Whether keys are devices is judged by
 //! today's definitions: a window that was by type under the same name before is taken for what it is now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use millpond_core::{
@@ -21,6 +21,7 @@ use millpond_core::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::mask::{Masking, Masks};
 use crate::{
     twin::Reported,
     wire::{Record, Run},
@@ -37,9 +38,19 @@ pub struct Terms {
     /// Patterns of device names, with `*` for any run of characters. None at all: no device.
     #[serde(default = "all_devices")]
     pub devices: Vec<String>,
+    /// What of it is dropped, replaced or rounded.
+    #[serde(default, skip_serializing_if = "Masks::is_empty")]
+    pub masks: Masks,
 }
 
-fn all_devices() -> Vec<String> {
+impl Default for Terms {
+    /// Nothing of all devices.
+    fn default() -> Terms {
+        Terms { classes: Vec::new(), devices: all_devices(), masks: Masks::default() }
+    }
+}
+
+pub(super) fn all_devices() -> Vec<String> {
     vec![ALL_DEVICES.to_owned()]
 }
 
@@ -68,18 +79,59 @@ impl Terms {
 pub struct ByDevice {
     windows: BTreeSet<String>,
     rules: BTreeSet<String>,
+    /// Windows and rules whose keys are not, and the only key that there is, if there is only one.
+    groups: BTreeMap<String, Option<&'static str>>,
+    group_rules: BTreeMap<String, Option<&'static str>>,
+}
+
+/// What the key of a pane or of an alert is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyOf {
+    Device,
+    Group,
+    /// The definition is gone, or is another one by now.
+    Unknown,
 }
 
 impl ByDevice {
     pub fn of(windows: &[WindowSpec], rules: &[RuleSpec]) -> ByDevice {
         let by_device = windows.iter().filter(|spec| spec.by == GroupBy::Device);
+        let windows_of_groups = windows.iter().filter(|spec| spec.by != GroupBy::Device);
         let windows: BTreeSet<String> = by_device.map(|spec| spec.name.clone()).collect();
+        let groups = windows_of_groups.map(|spec| (spec.name.clone(), spec.by.only_key()));
+        let groups: BTreeMap<String, Option<&'static str>> = groups.collect();
         let is_by_device = |rule: &&RuleSpec| match &rule.when {
             Condition::Window { window, .. } => windows.contains(window),
             _ => true,
         };
+        let of_groups = |rule: &RuleSpec| match &rule.when {
+            Condition::Window { window, .. } => Some((rule.name.clone(), *groups.get(window)?)),
+            _ => None,
+        };
+        let group_rules = rules.iter().filter_map(of_groups).collect();
         let rules = rules.iter().filter(is_by_device).map(|rule| rule.name.clone()).collect();
-        ByDevice { windows, rules }
+        ByDevice { windows, rules, group_rules, groups }
+    }
+
+    pub(super) fn key_of_pane(&self, window: &str, key: &str) -> KeyOf {
+        key_of(&self.windows, &self.groups, window, key)
+    }
+
+    pub(super) fn key_of_alert(&self, rule: &str, key: &str) -> KeyOf {
+        key_of(&self.rules, &self.group_rules, rule, key)
+    }
+}
+
+fn key_of(
+    by_device: &BTreeSet<String>,
+    groups: &BTreeMap<String, Option<&'static str>>,
+    name: &str,
+    key: &str,
+) -> KeyOf {
+    match groups.get(name) {
+        _ if by_device.contains(name) => KeyOf::Device,
+        Some(only) if only.is_none_or(|only| only == key) => KeyOf::Group,
+        _ => KeyOf::Unknown,
     }
 }
 
@@ -94,6 +146,7 @@ pub struct Filter {
     /// `None`: all.
     devices: Option<Vec<Pattern>>,
     by_device: ByDevice,
+    masking: Option<Masking>,
     decoder: block::Decoder,
 }
 
@@ -105,10 +158,11 @@ impl Filter {
             classes: asked.iter().copied().filter(|class| terms.has(*class)).collect(),
             devices: (!terms.has_all_devices()).then(patterns),
             by_device,
+            masking: Masking::new(&terms.masks),
             decoder: block::Decoder::new(),
         };
         if planted::is(Bug::ForgetTerms) {
-            (filter.classes, filter.devices) = (Class::ALL.to_vec(), None);
+            (filter.classes, filter.devices, filter.masking) = (Class::ALL.to_vec(), None, None);
         }
         filter
     }
@@ -123,6 +177,14 @@ impl Filter {
         if !self.classes.contains(&class_of(record.kind)) {
             return None;
         }
+        let record = self.of_devices(record)?;
+        match &self.masking {
+            Some(masking) => masking.record(record, &self.by_device, &mut self.decoder),
+            None => Some(record),
+        }
+    }
+
+    fn of_devices(&mut self, record: Record) -> Option<Record> {
         let Some(devices) = &self.devices else { return Some(record) };
         let device = |name: &str| devices.iter().any(|pattern| pattern.matches(name));
         let by_device = &self.by_device;

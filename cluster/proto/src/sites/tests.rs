@@ -17,6 +17,7 @@ use millpond_core::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
+    mask::Masks,
     taking::{BACK_OFF_MS_MAX, DISK_PAUSE_MS, LOOK_EVERY_MS, Step, Taking},
     terms::{ByDevice, Filter, Terms},
     *,
@@ -27,7 +28,11 @@ use crate::{
 };
 
 fn terms(classes: &[Class], devices: &[&str]) -> Terms {
-    Terms { classes: classes.to_vec(), devices: devices.iter().map(|&name| name.to_owned()).collect() }
+    Terms {
+        classes: classes.to_vec(),
+        devices: devices.iter().map(|&name| name.to_owned()).collect(),
+        masks: Masks::default(),
+    }
 }
 
 fn of(kind: RecordKind, payload: Vec<u8>) -> Record {
