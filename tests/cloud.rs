@@ -1,13 +1,22 @@
 //! Sites that deliver to a cloud: real processes, set up with the commands that an operator uses.
 
 use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
     path::Path,
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use crate::support::{MILLPOND, Node, arguments_as, folder, site::Place, write};
+use crate::support::{
+    MILLPOND, Node, arguments_as, folder, has, not_here, post,
+    relay::Relay,
+    run,
+    site::{Place, has_members},
+    write,
+};
 
 const EDGE: &str = r#"
 [[windows]]
@@ -89,4 +98,162 @@ fn what_a_site_acknowledged_arrives_in_the_cloud() {
     });
     assert_eq!(left["uplinks"][0]["cloud"], "cloud");
     [north, above].into_iter().for_each(Node::terminate);
+}
+
+/// A site of two nodes, each with a line of its own to the cloud.
+struct Plant {
+    name: &'static str,
+    places: [Place; 2],
+    nodes: Vec<Option<Node>>,
+    lines: [Relay; 2],
+}
+
+impl Plant {
+    fn found(name: &'static str, config: &Path, cloud: (&Path, SocketAddr)) -> Plant {
+        let (first, north) = Place::found(name, "north", config, &[]);
+        let second = Place::join(&first, "south");
+        let south = second.start(config, &[]);
+        has_members(&north, 2);
+        let certificate = |data: &Path| data.join("identity/site.crt").display().to_string();
+        trust(&[&certificate(&first.data())], cloud.0);
+        let lines = [Relay::to(cloud.1), Relay::to(cloud.1)];
+        for (place, line) in [&first, &second].into_iter().zip(&lines) {
+            trust(&[&certificate(cloud.0), "--uplink", &line.addr.to_string()], &place.data());
+        }
+        Plant { name, places: [first, second], nodes: vec![Some(north), Some(south)], lines }
+    }
+
+    fn doors(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().flatten().map(|node| node.http).collect()
+    }
+}
+
+/// Publishes readings of one device one after the other, each until a node has acknowledged it.
+struct Publisher {
+    device: String,
+    next: i64,
+}
+
+impl Publisher {
+    /// One batch; `true` when it was acknowledged.
+    fn publish(&mut self, doors: &[SocketAddr], turn: usize) -> bool {
+        let Some(door) = doors.get(turn % doors.len().max(1)) else { return false };
+        let body = events(&self.device, self.next, BATCH);
+        let done = post(*door, "/v1/telemetry", "application/x-ndjson", &body) == Some(200);
+        if done {
+            self.next += BATCH;
+        }
+        done
+    }
+
+    fn acknowledged(&self) -> i64 {
+        self.next - 1
+    }
+}
+
+const BATCH: i64 = 20;
+
+/// Count and sum of a device's temperature.
+fn totals(cloud: &Node, device: &str) -> (f64, f64) {
+    let ask = |aggregate: &str| {
+        let path = format!(
+            "/v1/query?device_id={device}&metric=temperature&start=1760000000000&end=1770000000000&aggregate={aggregate}&step=20000d"
+        );
+        cloud.get(&path)["points"][0][1].as_f64().unwrap_or(0.0)
+    };
+    (ask("count"), ask("sum"))
+}
+
+/// What the Parquet files say, by DuckDB: count and sum by device.
+fn totals_in_the_lake(lake: &Path) -> BTreeMap<String, (f64, f64)> {
+    let script = format!(
+        "import duckdb, json; print(json.dumps(duckdb.sql(\"SELECT device, count(temperature)::DOUBLE, sum(temperature) FROM read_parquet('{}/events/**/*.parquet', union_by_name=true, hive_partitioning=true) GROUP BY device\").fetchall()))",
+        lake.display()
+    );
+    let said = run(Command::new("python3").args(["-c", &script]));
+    let rows: Vec<(String, f64, f64)> = serde_json::from_str(&said).expect("rows");
+    rows.into_iter().map(|(device, count, sum)| (device, (count, sum))).collect()
+}
+
+#[test]
+fn three_sites_lose_nothing_whatever_is_cut_or_killed() {
+    let seconds = std::env::var("MILLPOND_CLOUD_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(30);
+    let folder = folder();
+    let config = write(folder.path(), "edge.toml", EDGE);
+    let cloud_data = folder.path().join("cloud");
+    let start = |listen: &str| cloud(&cloud_data, &config, &[listen, "cloud.archive_every=2s"]);
+    let mut above = start("site.listen=127.0.0.1:0");
+    let door = above.site.expect("it is in a site");
+    let listen = format!("site.listen={door}");
+    let names = ["mill", "bakery", "dairy"];
+    let mut plants: Vec<Plant> = names.iter().map(|name| Plant::found(name, &config, (&cloud_data, door))).collect();
+    let device = |plant: &str, n: usize| Publisher { device: format!("{plant}-{n}"), next: 1 };
+    let mut publishers: Vec<(usize, Publisher)> =
+        (0..plants.len()).flat_map(|at| (0..2).map(move |n| (at, n))).map(|(at, n)| (at, device(names[at], n))).collect();
+    let begun = Instant::now();
+    let (mut turn, mut step) = (0, 0);
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        for (at, publisher) in &mut publishers {
+            publisher.publish(&plants[*at].doors(), turn / 7);
+        }
+        turn += 1;
+        // One after the other, over and over: a line is cut, a node is killed, the cloud is killed, and all come back.
+        let now = begun.elapsed().as_secs_f64() / 2.0;
+        if now < step as f64 {
+            continue;
+        }
+        let plant = &mut plants[(step / 6) % 3];
+        match step % 6 {
+            0 => plant.lines[0].cut(true),
+            1 => plant.lines[1].cut(true),
+            2 => {
+                plant.lines.iter().for_each(|line| line.cut(false));
+                above.kill();
+                above = start(&listen);
+            }
+            3 => plant.nodes[1].take().into_iter().for_each(Node::kill),
+            4 => plant.lines[0].cut(true),
+            _ => {
+                plant.nodes[1] = Some(plant.places[1].start(&config, &[]));
+                plant.lines[0].cut(false);
+            }
+        }
+        step += 1;
+    }
+    for plant in &mut plants {
+        plant.lines.iter().for_each(|line| line.cut(false));
+        for (place, node) in plant.places.iter().zip(&mut plant.nodes) {
+            node.get_or_insert_with(|| place.start(&config, &[]));
+        }
+    }
+    for plant in &plants {
+        above.wait_for("a closed ledger", |above| is_closed(&ledger(above, plant.name), 2).then_some(()));
+        assert!(ledger(&above, plant.name).iter().all(|row| row["missing"] == 0), "{:?}", ledger(&above, plant.name));
+    }
+    for (_, publisher) in &publishers {
+        let acknowledged = publisher.acknowledged() as f64;
+        assert!(acknowledged > 0.0, "{} published nothing", publisher.device);
+        let wanted = (acknowledged, acknowledged * (acknowledged + 1.0) / 2.0);
+        above.wait_for("the device's totals", |above| {
+            let totals = totals(above, &publisher.device);
+            assert!(totals.0 <= wanted.0 + BATCH as f64, "{}: {totals:?} of {wanted:?}", publisher.device);
+            // A batch may be there whose acknowledgement got lost.
+            (totals.0 >= wanted.0).then_some(())
+        });
+    }
+    if !has("python3", &["-c", "import duckdb"]) {
+        return not_here("the lake, because python3 has no duckdb");
+    }
+    let all: BTreeMap<String, (f64, f64)> = publishers
+        .iter()
+        .map(|(_, publisher)| (publisher.device.clone(), totals(&above, &publisher.device)))
+        .collect();
+    above.wait_for("the same in the lake", |_| {
+        let files = cloud_data.join("lake/events");
+        (files.exists() && totals_in_the_lake(&cloud_data.join("lake")) == all).then_some(())
+    });
+    for plant in plants {
+        plant.nodes.into_iter().flatten().for_each(Node::terminate);
+    }
+    above.terminate();
 }

@@ -1,6 +1,7 @@
 //! A node as a child process, and the smallest clients that can talk to it.
 
 pub mod mqtt;
+pub mod relay;
 pub mod site;
 
 use std::{
