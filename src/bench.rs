@@ -3,6 +3,7 @@
 //! Payloads are prepared before the measured time ([`supply`]); the connections ([`drive`]) run on threads and runtimes of their
 //! own; the node ([`node`]) is a second process, so that its CPU time and memory are its own.
 
+pub mod cloud;
 mod drive;
 mod mesh;
 pub mod node;
@@ -15,7 +16,8 @@ use anyhow::{Context, bail};
 use millpond_core::time::Span;
 use millpond_env::Env;
 
-pub use mesh::{MeshPlan, Part, run as mesh};
+pub use cloud::{CloudPart, CloudPlan};
+pub use mesh::{MeshPlan, Part, Quantiles, run as mesh};
 use node::{ChildNode, Launch, Stored};
 pub use plan::{Format, Plan, Target};
 pub use report::{Idle, Report};

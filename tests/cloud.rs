@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Command, Output},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::Value;
@@ -188,8 +188,10 @@ fn three_sites_lose_nothing_whatever_is_cut_or_killed() {
     let names = ["mill", "bakery", "dairy"];
     let mut plants: Vec<Plant> = names.iter().map(|name| Plant::found(name, &config, (&cloud_data, door))).collect();
     let device = |plant: &str, n: usize| Publisher { device: format!("{plant}-{n}"), next: 1 };
-    let mut publishers: Vec<(usize, Publisher)> =
-        (0..plants.len()).flat_map(|at| (0..2).map(move |n| (at, n))).map(|(at, n)| (at, device(names[at], n))).collect();
+    let mut publishers: Vec<(usize, Publisher)> = (0..plants.len())
+        .flat_map(|at| (0..2).map(move |n| (at, n)))
+        .map(|(at, n)| (at, device(names[at], n)))
+        .collect();
     let begun = Instant::now();
     let (mut turn, mut step) = (0, 0);
     while begun.elapsed() < Duration::from_secs(seconds) {
@@ -244,10 +246,8 @@ fn three_sites_lose_nothing_whatever_is_cut_or_killed() {
     if !has("python3", &["-c", "import duckdb"]) {
         return not_here("the lake, because python3 has no duckdb");
     }
-    let all: BTreeMap<String, (f64, f64)> = publishers
-        .iter()
-        .map(|(_, publisher)| (publisher.device.clone(), totals(&above, &publisher.device)))
-        .collect();
+    let all: BTreeMap<String, (f64, f64)> =
+        publishers.iter().map(|(_, publisher)| (publisher.device.clone(), totals(&above, &publisher.device))).collect();
     above.wait_for("the same in the lake", |_| {
         let files = cloud_data.join("lake/events");
         (files.exists() && totals_in_the_lake(&cloud_data.join("lake")) == all).then_some(())
@@ -256,4 +256,98 @@ fn three_sites_lose_nothing_whatever_is_cut_or_killed() {
         plant.nodes.into_iter().flatten().for_each(Node::terminate);
     }
     above.terminate();
+}
+
+/// What DuckDB makes of the same input: (device, day since 1970, count, sum, least, greatest).
+type Days = Vec<(String, i64, f64, f64, f64, f64)>;
+
+const DAY: i64 = 86_400_000;
+const EVERY: i64 = 900_000;
+
+fn days_of_input(csv: &Path) -> Days {
+    let script = format!(
+        "import duckdb, json; print(json.dumps(duckdb.sql(\"SELECT device, ts // {DAY} AS d, count(*)::DOUBLE, sum(v), min(v), max(v) FROM read_csv('{}') GROUP BY device, d ORDER BY device, d\").fetchall()))",
+        csv.display()
+    );
+    serde_json::from_str(&run(Command::new("python3").args(["-c", &script]))).expect("rows")
+}
+
+/// The same as the cloud answers it, over all tiers.
+fn days_of_cloud(cloud: &Node, devices: &[String]) -> Days {
+    let mut days = Days::new();
+    for device in devices {
+        let ask = |aggregate: &str| -> Vec<(i64, f64)> {
+            let path = format!(
+                "/v1/query?device_id={device}&metric=v&start=0&end=4000000000000&aggregate={aggregate}&step=1d"
+            );
+            let points = cloud.get(&path)["points"].as_array().cloned().unwrap_or_default();
+            points.iter().map(|p| (p[0].as_i64().expect("a time") / DAY, p[1].as_f64().expect("a number"))).collect()
+        };
+        let (count, sum, min, max) = (ask("count"), ask("sum"), ask("min"), ask("max"));
+        for (at, (day, many)) in count.iter().enumerate() {
+            days.push((device.clone(), *day, *many, sum[at].1, min[at].1, max[at].1));
+        }
+    }
+    days
+}
+
+#[test]
+fn ninety_days_are_queried_aged_and_forgotten() {
+    if !has("python3", &["-c", "import duckdb"]) {
+        return not_here("ninety days of history, because python3 has no duckdb");
+    }
+    let folder = folder();
+    let config = write(folder.path(), "edge.toml", "");
+    let cloud_data = folder.path().join("cloud");
+    let set = ["site.listen=127.0.0.1:0", "cloud.archive_every=1s", "cloud.warm=30d", "cloud.cold=80d", "cloud.hot=1d"];
+    let above = cloud(&cloud_data, &config, &set);
+    let door = above.site.expect("it is in a site").to_string();
+    let (mill, north) = Place::found("mill", "north", &config, &[]);
+    let certificate = |data: &Path| data.join("identity/site.crt").display().to_string();
+    trust(&[&certificate(&mill.data())], &cloud_data);
+    trust(&[&certificate(&cloud_data), "--uplink", &door], &mill.data());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a date").as_millis() as i64;
+    let start = (now / DAY - 90) * DAY;
+    let devices: Vec<String> = (0..3).map(|n| format!("press-{n}")).collect();
+    let mut csv = String::from("device,ts,v\n");
+    for (n, device) in (0..).zip(&devices) {
+        let mut lines = String::new();
+        for (seq, ts) in (1..).zip((start..now - DAY).step_by(EVERY as usize)) {
+            let v = ((seq * 37 + n * 11) % 1000) as f64 / 8.0;
+            lines += &format!("{{\"device\":\"{device}\",\"ts\":{ts},\"seq\":{seq},\"v\":{v}}}\n");
+            csv += &format!("{device},{ts},{v}\n");
+        }
+        assert_eq!(north.post("/v1/telemetry", "application/x-ndjson", &lines), Some(200));
+    }
+    let csv = write(folder.path(), "input.csv", &csv);
+    let input = days_of_input(&csv);
+    above.wait_for("a closed ledger", |above| is_closed(&ledger(above, "mill"), 1).then_some(()));
+    // Wherever the border is at the moment, nothing counts twice and nothing is missing.
+    assert_eq!(days_of_cloud(&above, &devices), input);
+    above.wait_for("all of it in the lake", |above| {
+        (above.metric("millpond_lake_rows") as usize == input.iter().map(|day| day.2 as usize).sum::<usize>())
+            .then_some(())
+    });
+    assert_eq!(days_of_cloud(&above, &devices), input);
+    // The lifecycle: what is older than 80 days goes, what is older than 30 is in the cold tier.
+    assert_eq!(above.post("/v1/cloud/archive", "application/json", "{}"), Some(200));
+    let kept: Days = input.iter().filter(|day| day.1 * DAY >= start + 11 * DAY).cloned().collect();
+    let aged = days_of_cloud(&above, &devices);
+    assert!(aged.len() < input.len(), "nothing was given up");
+    assert!(kept.iter().all(|day| aged.contains(day)), "more was given up than what was too old");
+    let cold = cloud_data.join("lake/cold");
+    assert!(
+        cold.exists(),
+        "nothing is in the cold tier: {:?}",
+        std::fs::read_dir(cloud_data.join("lake")).map(|d| d.flatten().map(|e| e.path()).collect::<Vec<_>>())
+    );
+    // One device is forgotten, in all tiers.
+    let url = format!("http://{}", above.http);
+    let said = run(Command::new(MILLPOND).args(["device", "forget", "press-1", "--url", &url, "--json"]));
+    assert!(said.contains("press-1"), "{said}");
+    assert!(days_of_cloud(&above, &devices[1..2]).is_empty());
+    let others = [devices[0].clone(), devices[2].clone()];
+    let left: Days = aged.iter().filter(|day| day.0 != "press-1").cloned().collect();
+    assert_eq!(days_of_cloud(&above, &others), left);
+    [north, above].into_iter().for_each(Node::terminate);
 }

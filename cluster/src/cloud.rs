@@ -176,7 +176,7 @@ impl Cloud {
         answer.await.ok()
     }
 
-    /// What operators want to know or do: `cloud_sites` and `cloud_ledger`.
+    /// What operators want to know or do: `cloud_sites`, `cloud_ledger`, `cloud_archive` and `cloud_forget`.
     pub(crate) async fn operate(&self, what: &str, body: &Json) -> Result<Json, AskError> {
         match what {
             "cloud_sites" => {
@@ -191,6 +191,21 @@ impl Cloud {
                 let unknown = || AskError::NotFound(format!("nothing of a site `{site}` is here"));
                 let lines = self.lines(site).await.ok_or_else(unknown)?;
                 Ok(json!({ "site": site, "rows": lines.iter().map(row_of).collect::<Vec<_>>() }))
+            }
+            "cloud_archive" => {
+                let archive = self.0.archive.as_ref().ok_or_else(|| AskError::Invalid("nothing is archived".into()))?;
+                let manifest = archive.now().await.map_err(AskError::Failed)?;
+                Ok(
+                    json!({ "manifest": manifest.number, "files": manifest.files.len(), "rows": manifest.rows(), "bytes": manifest.bytes() }),
+                )
+            }
+            "cloud_forget" => {
+                let archive = self.0.archive.as_ref().ok_or_else(|| AskError::Invalid("nothing is archived".into()))?;
+                let device = body["device"].as_str().ok_or_else(|| AskError::Invalid("`device` is missing".into()))?;
+                let tenant = body["tenant"].as_str().unwrap_or("default");
+                let remains = archive.forget(tenant, device).await.map_err(AskError::Failed)?;
+                let rows: u64 = remains.iter().map(|remains| remains.rows).sum();
+                Ok(json!({ "device": device, "tenant": tenant, "rows_in_files_to_be_swept": rows }))
             }
             _ => Err(AskError::NotFound(format!("a cloud knows nothing of `{what}`"))),
         }

@@ -20,14 +20,13 @@ use millpond_gateway::client::http::HttpClient;
 use rand::Rng;
 use serde_json::Value;
 
-use self::report::{histogram, quantiles};
 use super::{
     node::{ChildNode, Launch},
     process,
 };
 use crate::world::World;
 
-pub use self::report::{MeshReport, Quantiles, SiteReport};
+pub use self::report::{MeshReport, Quantiles, SiteReport, histogram, quantiles};
 
 const NAMES: [&str; 3] = ["north", "south", "west"];
 /// Pause between two looks at something that is waited for.

@@ -29,6 +29,7 @@ pub struct ChildNode {
     data: DataDir,
     config: Option<String>,
     sets: Vec<String>,
+    role: Role,
     mqtt: (String, u16),
     http: (String, u16),
     /// Where it listens for the other nodes of its site.
@@ -65,6 +66,22 @@ pub struct Launch {
     pub config: Option<String>,
     /// `section.key=value`, laid over it.
     pub sets: Vec<String>,
+    /// The command that runs it.
+    pub role: Role,
+}
+
+/// What a node is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    #[default]
+    Edge,
+    Cloud,
+}
+
+impl Role {
+    fn command(self) -> &'static str {
+        ["edge", "cloud"][self as usize]
+    }
 }
 
 impl Launch {
@@ -86,13 +103,14 @@ impl ChildNode {
             None => DataDir::new(launch.data)?,
         };
         let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-        let child = spawn(&data.path, launch.config.as_deref(), &launch.sets, (any, any))?;
+        let child = spawn(launch.role, &data.path, launch.config.as_deref(), &launch.sets, (any, any))?;
         let mut node = ChildNode {
             child,
             running: true,
             data,
             config: launch.config,
             sets: launch.sets,
+            role: launch.role,
             mqtt: (String::new(), 0),
             http: (String::new(), 0),
             site: None,
@@ -115,7 +133,7 @@ impl ChildNode {
         let doors = (door(&self.mqtt)?, door(&self.http)?);
         let site = self.site.map(|site| format!("site.listen=\"{site}\""));
         let sets: Vec<String> = self.sets.iter().cloned().chain(site).collect();
-        self.child = spawn(&self.data.path, self.config.as_deref(), &sets, doors)?;
+        self.child = spawn(self.role, &self.data.path, self.config.as_deref(), &sets, doors)?;
         self.running = true;
         self.ready(env).await.map(|_| ())
     }
@@ -273,6 +291,7 @@ const LOG: &str = "node.log";
 const CONFIG: &str = "node.toml";
 
 fn spawn(
+    role: Role,
     data: &Path,
     config: Option<&str>,
     sets: &[String],
@@ -280,7 +299,7 @@ fn spawn(
 ) -> anyhow::Result<Child> {
     let program = std::env::current_exe().context("this program's own file")?;
     let mut command = Command::new(program);
-    command.arg("edge");
+    command.arg(role.command());
     if let Some(config) = config {
         let path = data.join(CONFIG);
         write_file(&path, config)?;

@@ -25,6 +25,7 @@ enum What {
     Ingest(Ingest),
     Idle(Idle),
     Mesh(Mesh),
+    Cloud(Cloud),
 }
 
 /// Time what the nodes of a site do for each other
@@ -54,6 +55,38 @@ struct Mesh {
     /// Measure only this; may be repeated
     #[arg(long, value_enum)]
     only: Vec<bench::Part>,
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Time what a cloud does with what sites deliver
+///
+/// Starts a node of a cloud and nodes of sites on this machine, one process each, with data in new directories that are removed at the end. Without
+/// --only all parts are measured, one after the other.
+#[derive(Debug, Parser)]
+struct Cloud {
+    /// Events whose way to the cloud is timed, and a tenth as many alerts
+    #[arg(long, default_value_t = 200)]
+    events: u32,
+    /// Sites that deliver blocks at once
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+    sites: u16,
+    /// How long they do
+    #[arg(long, default_value = "10s")]
+    duration: Span,
+    /// Devices of a site with a backlog, one event a second each
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    devices: u32,
+    /// How long that site was offline
+    #[arg(long, default_value = "24h")]
+    offline: Span,
+    /// Days of history that are queried
+    #[arg(long, default_value_t = 90, value_parser = clap::value_parser!(u32).range(2..=3650))]
+    days: u32,
+    /// Measure only this; may be repeated
+    #[arg(long, value_enum)]
+    only: Vec<bench::CloudPart>,
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -180,6 +213,20 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
                 boxes: args.boxes,
             };
             let report = bench::mesh(&env, plan).await?;
+            out(if args.json { format!("{}\n", serde_json::to_string(&report)?) } else { report.to_string() })?;
+            Ok(exit::OK)
+        }
+        What::Cloud(args) => {
+            let plan = bench::CloudPlan {
+                parts: args.only,
+                events: args.events,
+                sites: args.sites,
+                duration: args.duration,
+                devices: args.devices,
+                offline: args.offline,
+                days: args.days,
+            };
+            let report = bench::cloud::run(&env, plan).await?;
             out(if args.json { format!("{}\n", serde_json::to_string(&report)?) } else { report.to_string() })?;
             Ok(exit::OK)
         }

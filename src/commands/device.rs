@@ -19,7 +19,8 @@ use crate::{
   millpond device send press-1 restart --body '{\"in_s\":5}' --deadline 600
   millpond device sent press-1 1935c1a2b0000-7f3a21c4
   millpond device set press-9 type=press line=4
-  millpond device delete press-9")]
+  millpond device delete press-9
+  millpond device forget press-9 --data cloud-data")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -80,6 +81,18 @@ enum What {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Forget the events of a device in the cloud, in all tiers and for good
+    ///
+    /// Asked of a node of the cloud. Events of the device from before that come later are not taken any more. Its panes, alerts and twin stay, and so
+    /// does everything at its site.
+    Forget {
+        device: String,
+        /// Whose device it is
+        #[arg(long, default_value = "default")]
+        tenant: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -98,6 +111,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         What::Set { device, fields, remote } => {
             let fields = assignments(&fields)?;
             show(&remote, &remote.ask("PUT", &path(&device, ""), Some(fields.to_string())).await?)?;
+        }
+        What::Forget { device, tenant, remote } => {
+            let path = format!("/v1/cloud/devices/{}/events?tenant={}", escape(&device), escape(&tenant));
+            show(&remote, &remote.ask("DELETE", &path, None).await?)?;
         }
         What::Delete { device, remote } => {
             show(&remote, &remote.ask("DELETE", &path(&device, ""), None).await?)?;

@@ -97,7 +97,8 @@ fn lake_of(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
         return Err(told.code("MP0304").failure(Failure::BadConfig).hint("build it with --features s3").into());
     }
     let path = config.node.data.join(lake);
-    let told = |error: io::Error| Told::new(format!("cannot archive in {}", path.display())).code("MP0405").because(error);
+    let told =
+        |error: io::Error| Told::new(format!("cannot archive in {}", path.display())).code("MP0405").because(error);
     os::create_private_dir(&path).map_err(told)?;
     Ok(folder(&path).map_err(told)?)
 }

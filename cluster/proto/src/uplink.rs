@@ -21,16 +21,17 @@ pub mod orders;
 #[cfg(test)]
 mod tests;
 
+use bytes::Bytes;
 use millpond_core::{
     ids::{Incarnation, Origin, Seq},
-    record::Track,
+    record::{Track, Undecodable},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     RangeSet,
     replication::Life,
-    wire::{Run, Stored},
+    wire::{self, FRAME_BYTES_MAX, Run, Stored},
 };
 
 /// Ranges of one track in a [`Brought`]; when there are more the lowest are left out, and delivered again.
@@ -70,6 +71,8 @@ impl Lane {
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
     Sent(Sent),
+    /// The same, smaller: MessagePack of a [`Sent`], deflated. Panes and alerts name their fields over and over.
+    Packed(Bytes),
     /// How far the life has come at its site.
     Head(Head),
 }
@@ -132,7 +135,29 @@ pub enum Receipt {
     Refused { why: String },
 }
 
+/// Bytes of a [`Delivery::Packed`] unpacked.
+const UNPACKED_MAX: usize = FRAME_BYTES_MAX;
+/// What is shorter is sent as it is.
+const PACK_FROM: usize = 256;
+
 impl Sent {
+    /// What is sent of it: results packed, blocks of events as they are, for those are dense already.
+    pub fn into_delivery(self) -> Delivery {
+        if self.run.track == Track::Raw || self.run.bytes() < PACK_FROM {
+            return Delivery::Sent(self);
+        }
+        Delivery::Packed(miniz_oxide::deflate::compress_to_vec(&wire::encode(&self), 6).into())
+    }
+
+    /// Reads what [`into_delivery`](Self::into_delivery) has packed.
+    ///
+    /// # Errors
+    /// When the bytes are too many, or no `Sent`.
+    pub fn unpack(packed: &[u8]) -> Result<Sent, Undecodable> {
+        let bytes = miniz_oxide::inflate::decompress_to_vec_with_limit(packed, UNPACKED_MAX);
+        wire::decode(&bytes.map_err(|error| Undecodable::new(format!("not deflated: {error}")))?)
+    }
+
     /// Whether the cloud can take it: a sound run, and nothing is both sent and passed over.
     pub fn is_sound(&self) -> bool {
         let inside =

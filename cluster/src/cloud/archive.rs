@@ -22,7 +22,7 @@ use millpond_core::{
     time::Span,
 };
 use millpond_env::Env;
-use millpond_lake::{Lake, Lifecycle, Manifest, Piece, Source, Taken};
+use millpond_lake::{Lake, Lifecycle, Manifest, Piece, Remains, Source, Taken};
 use millpond_proto::{RangeSet, replication::Life, wire::Record};
 use millpond_store::{ReadError, Reader};
 use prometheus::{IntCounter, IntGauge, Registry};
@@ -210,15 +210,43 @@ impl Archive {
         Ok(())
     }
 
-    /// Forgets a device: what is in the lake now, and what comes of it from before.
+    /// Moves what can be moved, and puts the lake in order, now.
     ///
     /// # Errors
-    /// In words, when the store could not be read or written: repeat the call.
-    pub async fn forget(&self, tenant: &str, device: &str) -> Result<(), String> {
+    /// In words, when the store could not be read or written.
+    pub async fn now(&self) -> Result<Arc<Manifest>, String> {
+        self.move_all().await?;
+        self.keep_in_order().await?;
+        Ok(self.lake.manifest())
+    }
+
+    /// Forgets the events of a device: those in the lake, those in the copies that can be moved there, and those that come of it from
+    /// before. Returns how many rows of it are left in files that nobody reads any more until they are swept away, and in which.
+    ///
+    /// # Errors
+    /// In words, when the store could not be read or written, or something of the device is left where it counts: repeat the call.
+    pub async fn forget(&self, tenant: &str, device: &str) -> Result<Vec<Remains>, String> {
+        let cloud = self.cloud.get().ok_or("the cloud is starting")?;
+        self.move_all().await?;
+        for (site, _) in cloud.0.shelf.all() {
+            if self.settings.site(&site).tenant != tenant {
+                continue;
+            }
+            let (reply, purged) = oneshot::channel();
+            if let Some(actor) = cloud.site(&site).await {
+                let _ = actor.cast(SiteMsg::Purge(reply));
+                // It is done when nobody has the other end any more.
+                let _ = purged.await;
+            }
+        }
         let _writing = self.writing.lock().await;
         let now_ms = self.env.wall().as_millis();
         self.lake.forget(tenant, device, now_ms).await.map_err(|error| error.to_string())?;
-        Ok(())
+        let remains = self.lake.prove_forgotten(device).await.map_err(|error| error.to_string())?;
+        match remains.iter().find(|remains| remains.counts) {
+            Some(left) => Err(format!("{} still has {} rows of {device}", left.path, left.rows)),
+            None => Ok(remains),
+        }
     }
 
     fn show(&self, manifest: &Manifest) {

@@ -50,7 +50,8 @@ impl Cloud {
         let mut found = hot.unwrap_or(Err(AskError::Unavailable))?;
         if let Some((lake, manifest)) = manifest {
             let archived = archived(&lake, &manifest, asked, tenant).await;
-            let archived = archived.map_err(|error| AskError::Failed(format!("the archive cannot be read: {error}")))?;
+            let archived =
+                archived.map_err(|error| AskError::Failed(format!("the archive cannot be read: {error}")))?;
             query::join(&mut found, archived);
         }
         Ok(found)
@@ -74,7 +75,11 @@ async fn archived(lake: &Lake, manifest: &Manifest, asked: &Query, tenant: Strin
     };
     // Steps are aligned to the epoch; what lies before the first whole one is a step of its own.
     let number = asked.start.0.div_euclid(length);
-    let aligned = if asked.start.0.rem_euclid(length) == 0 { asked.start.0 } else { number.saturating_add(1).saturating_mul(length) };
+    let aligned = if asked.start.0.rem_euclid(length) == 0 {
+        asked.start.0
+    } else {
+        number.saturating_add(1).saturating_mul(length)
+    };
     let aligned = Timestamp(aligned).min(asked.end);
     if asked.start < aligned {
         let first = Series { end: aligned, ..series.clone() };

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -23,7 +23,7 @@ use millpond_proto::{
     uplink::{Brought, Delivery, LIVES_MAX, Lane, RANGES_MAX, Receipt, Sent, account::Account},
     wire::Stored,
 };
-use millpond_store::{Put, Reader, ReplicaCommit, ReplicaCommitted, Table, Usage};
+use millpond_store::{Put, Reader, ReplicaCommit, ReplicaCommitted, Retention, Table, Usage};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -53,6 +53,8 @@ pub(super) enum SiteMsg {
     ToArchive(oneshot::Sender<Vec<Archivable>>),
     /// The archive has all events of a life up to here.
     Archived(Life, Seq),
+    /// What is archived shall go from the copies now. Answered when it has.
+    Purge(oneshot::Sender<()>),
 }
 
 /// Somebody wants to deliver a lane of a life.
@@ -158,6 +160,7 @@ impl Actor for Site {
             SiteMsg::Lines(reply) => drop(reply.send(state.lines())),
             SiteMsg::ToArchive(reply) => drop(reply.send(state.to_archive())),
             SiteMsg::Archived(life, through) => state.archived(life, through),
+            SiteMsg::Purge(reply) => state.purge(reply),
         }
         Ok(())
     }
@@ -333,6 +336,8 @@ impl State {
         let (mut runs, mut waiting, mut covered) = (Vec::new(), Vec::new(), entry.covered.clone());
         for mut arrived in std::mem::take(&mut entry.queue) {
             match &mut arrived.delivery {
+                // It was unpacked where it came in.
+                Delivery::Packed(_) => {}
                 Delivery::Head(head) => {
                     entry.account.heard(*head, wall.as_millis());
                     waiting.push((None, arrived));
@@ -372,7 +377,8 @@ impl State {
             entry.retained_at = now;
         }
         let keep_from = Some(entry.archived.next());
-        let commit = ReplicaCommit { runs, puts, retain, keep_from, now_ms: wall.as_millis(), ..ReplicaCommit::default() };
+        let commit =
+            ReplicaCommit { runs, puts, retain, keep_from, now_ms: wall.as_millis(), ..ReplicaCommit::default() };
         let (replica, me) = (open.replica.clone(), self.me.clone());
         entry.worker.run(Box::new(move || {
             let mut replica = replica.lock().unwrap_or_else(PoisonError::into_inner);
@@ -434,6 +440,29 @@ impl State {
         if let Some(entry) = self.lives.get_mut(&life) {
             entry.archived = entry.archived.max(through);
         }
+    }
+
+    /// Each copy is told by its own worker, in its turn.
+    fn purge(&self, reply: oneshot::Sender<()>) {
+        let done = Arc::new(Mutex::new(Some(reply)));
+        let mut retention = Retention::default();
+        retention.rules[Class::Raw as usize].max_age_ms = -1;
+        let now_ms = self.cloud.env.wall().as_millis();
+        for entry in self.lives.values().filter(|entry| entry.archived > Seq(0)) {
+            let Some((open, _)) = &entry.open else { continue };
+            let (replica, done) = (open.replica.clone(), done.clone());
+            let (retain, keep_from) = (Some(retention), Some(entry.archived.next()));
+            let commit = ReplicaCommit { retain, keep_from, now_ms, ..ReplicaCommit::default() };
+            entry.worker.run(Box::new(move || {
+                let purged = replica.lock().unwrap_or_else(PoisonError::into_inner).commit(&commit);
+                if let Err(error) = purged {
+                    tracing::warn!(%error, "what is archived could not be removed from a copy");
+                }
+                // Who drops it last has done the last.
+                drop(done);
+            }));
+        }
+        drop(done);
     }
 
     fn due(&self) -> applying::Due {

@@ -7,7 +7,7 @@ use millpond_core::{ids::Origin, time::Span};
 use millpond_proto::{
     replication::Life,
     sites::{Answer, Question},
-    uplink::{Delivery, Receipt},
+    uplink::{Delivery, Receipt, Sent},
     wire,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -92,7 +92,11 @@ async fn read(
     let room = Arc::new(Semaphore::new(WAITING_BYTES_MAX));
     loop {
         let Ok(Some(frame)) = frames.next().await else { return };
-        let delivery = match wire::decode::<Delivery>(&frame) {
+        let delivery = wire::decode::<Delivery>(&frame).and_then(|delivery| match delivery {
+            Delivery::Packed(packed) => Sent::unpack(&packed).map(Delivery::Sent),
+            other => Ok(other),
+        });
+        let delivery = match delivery {
             Ok(delivery) => delivery,
             Err(error) => {
                 tracing::debug!(site, %error, "a delivery could not be read");

@@ -326,8 +326,9 @@ impl Feeding {
             };
             let (through, bytes) = (sent.run.last, sent.run.bytes() + 64);
             self.book().sent(lane, (first, through), last, bytes);
-            self.sites.delivered(&self.trusted.site, lane, bytes);
-            send(&mut out, &Delivery::Sent(sent)).await?;
+            let frame = wire::encode(&sent.into_delivery());
+            self.sites.delivered(&self.trusted.site, lane, frame.len());
+            out.send(frame).await.map_err(|error| error.to_string())?;
         }
     }
 

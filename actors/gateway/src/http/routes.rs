@@ -268,6 +268,23 @@ fn of_site() -> Vec<Route> {
             "Any",
         ),
         route(
+            "post",
+            "/v1/cloud/archive",
+            Admin,
+            post(site::cloud_archive),
+            "Moves what is settled into the archive, and puts the archive in order, now.",
+            "Any",
+        ),
+        route(
+            "delete",
+            "/v1/cloud/devices/{device}/events",
+            Admin,
+            delete(site::cloud_forget),
+            "Forgets the events of a device in all tiers; those of it from before are not taken any more.",
+            "Any",
+        )
+        .params(const { &[param("tenant", "Whose device it is. Default: `default`.")] }),
+        route(
             "get",
             "/v1/site/conflicts",
             Operator,

@@ -62,6 +62,26 @@ pub(super) async fn cloud_ledger(State(door): State<Arc<Door>>, Path(site): Path
     ask(&door, "cloud_ledger", json!({ "site": site })).await
 }
 
+/// Moves what is settled into the archive now.
+pub(super) async fn cloud_archive(State(door): State<Arc<Door>>) -> Answer {
+    ask(&door, "cloud_archive", Value::Null).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfTenant {
+    tenant: Option<String>,
+}
+
+/// Forgets the events of a device.
+pub(super) async fn cloud_forget(
+    State(door): State<Arc<Door>>,
+    Path(device): Path<String>,
+    Params(asked): Params<OfTenant>,
+) -> Answer {
+    ask(&door, "cloud_forget", json!({ "device": device, "tenant": asked.tenant })).await
+}
+
 pub(super) async fn conflicts(State(door): State<Arc<Door>>) -> Answer {
     ask(&door, "conflicts", Value::Null).await
 }

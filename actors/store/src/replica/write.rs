@@ -71,7 +71,14 @@ pub(super) fn write(
     entries::apply(txn, &commit.puts)?;
     if let Some(retention) = &commit.retain {
         let mut receipts = Receipts::default();
-        retention::retain(txn, &mut state.usage, retention, commit.now_ms, commit.keep_from.unwrap_or(Seq(u64::MAX)), &mut receipts)?;
+        retention::retain(
+            txn,
+            &mut state.usage,
+            retention,
+            commit.now_ms,
+            commit.keep_from.unwrap_or(Seq(u64::MAX)),
+            &mut receipts,
+        )?;
         committed.dropped = receipts.into_fresh();
         committed.dropped.iter().for_each(|range| now.give_up(range));
     }

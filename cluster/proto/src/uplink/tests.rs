@@ -1,13 +1,15 @@
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use millpond_core::{
-    ids::Seq,
-    record::{Class, DropRange, DropReason, Track},
+    ids::{Incarnation, Origin, Seq},
+    record::{Class, DropRange, DropReason, Hlc, RecordKind, Track},
+    time::Timestamp,
 };
 use proptest::prelude::*;
 
 use super::{
-    Brought, Delivery, Head, Lane, Receipt,
+    Brought, Delivery, Head, Lane, Receipt, Sent,
     account::Account,
     feed::Feed,
     orders::{Order, Outcome},
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     RangeSet,
     sites::{Answer, Question},
-    wire,
+    wire::{self, Record, Run},
 };
 
 fn set(ranges: &[(u64, u64)]) -> RangeSet {
@@ -100,6 +102,36 @@ fn what_only_one_track_has_reached_is_still_at_the_site() {
     assert_eq!((line.at_site, line.missing, line.sum()), (40, 0, 100));
 }
 
+#[test]
+fn results_are_packed_and_come_out_as_they_were() {
+    let record = |n: u64| Record {
+        seq: Seq(n),
+        kind: RecordKind::Panes,
+        hlc: Hlc::default(),
+        rows: 1,
+        min_time: Timestamp(0),
+        max_time: Timestamp(0),
+        payload: Bytes::from(vec![b'a'; 2_000]),
+    };
+    let run = |track| Run {
+        origin: Origin([7; 16]),
+        incarnation: Incarnation(1),
+        track,
+        first: Seq(1),
+        last: Seq(9),
+        records: (1..=9).map(record).collect(),
+    };
+    let sent = Sent { run: run(Track::Results), passed: vec![(10, 12)] };
+    let Delivery::Packed(packed) = sent.clone().into_delivery() else { panic!("results are packed") };
+    assert!(packed.len() < 1_000, "{}", packed.len());
+    assert_eq!(Sent::unpack(&packed).expect("it was packed so"), sent);
+    assert!(Sent::unpack(&packed[..packed.len() / 2]).is_err());
+    let raw = Sent { run: run(Track::Raw), passed: Vec::new() };
+    assert!(matches!(raw.into_delivery(), Delivery::Sent(_)));
+    let huge = miniz_oxide::deflate::compress_to_vec(&vec![0; wire::FRAME_BYTES_MAX + 1], 6);
+    assert!(Sent::unpack(&huge).is_err(), "what grows beyond a frame is not unpacked");
+}
+
 proptest! {
     #[test]
     fn every_number_is_delivered_whatever_gets_lost(
@@ -167,6 +199,7 @@ proptest! {
 
     #[test]
     fn bytes_of_a_stranger_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Sent::unpack(&bytes);
         let _ = wire::decode::<Question>(&bytes);
         let _ = wire::decode::<Answer>(&bytes);
         let _ = wire::decode::<Delivery>(&bytes);
