@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use millpond_core::time::{Span, Timestamp};
 
 use crate::{
@@ -54,12 +54,19 @@ impl Lake {
     ///
     /// # Errors
     /// When the store can not be read, or something of it is damaged.
-    pub async fn aggregate(&self, manifest: &Manifest, series: &Series, step: Option<Span>, limit: usize) -> Result<Steps> {
+    pub async fn aggregate(
+        &self,
+        manifest: &Manifest,
+        series: &Series,
+        step: Option<Span>,
+        limit: usize,
+    ) -> Result<Steps> {
         let length = step.map_or(u64::MAX, |step| step.0.max(1) as u64);
         let grid = Grid { origin: series.start.0, length };
         let days = series.files(manifest);
-        let begun: Vec<_> = days.iter().map(|files| self.steps_of_day(files, series, grid)).collect();
-        let mut found = stream::iter(begun).buffered(AHEAD);
+        let each: Vec<BoxFuture<'_, _>> =
+            days.iter().map(|files| self.steps_of_day(files, series, grid).boxed()).collect();
+        let mut found = stream::iter(each).buffered(AHEAD);
         let mut all: BTreeMap<u64, Partial> = BTreeMap::new();
         while let Some(steps) = found.try_next().await? {
             for (step, partial) in steps {
@@ -115,7 +122,8 @@ fn count(mut found: Found, grid: Grid, steps: &mut BTreeMap<u64, Partial>) -> Re
     found.values.skip(found.inside.start)?;
     let (cells, levels) = found.values.read(found.inside.len())?;
     let times = &found.times[found.inside.clone()];
-    let mut there = times.iter().enumerate().filter(|(at, _)| levels.is_none_or(|levels| levels[*at] > 0)).map(|(_, time)| *time);
+    let mut there =
+        times.iter().enumerate().filter(|(at, _)| levels.is_none_or(|levels| levels[*at] > 0)).map(|(_, time)| *time);
     let numbers: &mut dyn Iterator<Item = f64> = match cells {
         Cells::F64(values) => &mut values.iter().copied(),
         Cells::I64(values) => &mut values.iter().map(|value| *value as f64),

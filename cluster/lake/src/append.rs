@@ -91,8 +91,7 @@ impl Lake {
             let path = |id: &str| names::data_path(names::EVENTS, &tenant, day, &shape, number, id);
             let cut = self.inner().options.cut;
             let unwritable = |error| LakeError::Unwritable { path: path("…"), why: format!("{error}") };
-            let (finished, bytes) =
-                part.write(pieces, self.inner().options.zstd_warm, cut).map_err(unwritable)?;
+            let (finished, bytes) = part.write(pieces, self.inner().options.zstd_warm, cut).map_err(unwritable)?;
             let path = path(&hash_of(&bytes));
             upload::put(&self.inner().store, &path, bytes).await?;
             files.push(finished.into_file(path, Tier::Warm, tenant, day));
@@ -182,8 +181,12 @@ fn parts_of(pieces: &[Piece], wanted: &Wanted) -> BTreeMap<(Arc<str>, i32, Strin
         for run in piece.batch.runs() {
             let device = piece.batch.device(run);
             let rank = ranks[device];
-            let left_out: BTreeSet<u64> =
-                piece.left_out.iter().filter(|(of, _)| **of == *device).flat_map(|(_, seqs)| seqs.iter().copied()).collect();
+            let left_out: BTreeSet<u64> = piece
+                .left_out
+                .iter()
+                .filter(|(of, _)| **of == *device)
+                .flat_map(|(_, seqs)| seqs.iter().copied())
+                .collect();
             let key = (piece.tenant.clone(), devices.0[rank as usize].clone());
             let forgotten = wanted.forgotten.get(&key).copied();
             let mut open: Option<(i32, &mut Part)> = None;
@@ -215,21 +218,15 @@ fn parts_of(pieces: &[Piece], wanted: &Wanted) -> BTreeMap<(Arc<str>, i32, Strin
 }
 
 impl Part {
-    fn write(
-        mut self,
-        pieces: &[Piece],
-        zstd: i32,
-        cut: Cut,
-    ) -> parquet::errors::Result<(Finished, Bytes)> {
+    fn write(mut self, pieces: &[Piece], zstd: i32, cut: Cut) -> parquet::errors::Result<(Finished, Bytes)> {
         let sources: Vec<Source> = pieces.iter().map(|piece| Source::of(&piece.site, &piece.record)).collect();
         let key = |row: &Row| {
             let piece = &pieces[row.piece as usize];
             let seq = piece.batch.seq(row.row as usize);
             (row.device, row.time, seq, &sources[row.piece as usize], piece.record.seq, row.row)
         };
-        self.rows.sort_unstable_by(|a, b| {
-            (a.device, a.time).cmp(&(b.device, b.time)).then_with(|| key(a).cmp(&key(b)))
-        });
+        self.rows
+            .sort_unstable_by(|a, b| (a.device, a.time).cmp(&(b.device, b.time)).then_with(|| key(a).cmp(&key(b))));
         let mut writer = FileWriter::new(self.columns, self.unit, zstd, cut)?;
         let mut last: Option<(u32, &[usize])> = None;
         for row in &self.rows {

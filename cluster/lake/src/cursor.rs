@@ -39,8 +39,16 @@ impl Cursor {
     pub async fn open(lake: &Lake, file: &File) -> Result<Cursor> {
         let footer = lake.footer(file).await?;
         let rows = Rows::of(&footer.columns);
-        let mut cursor =
-            Cursor { lake: lake.clone(), file: file.clone(), footer, group: 0, chunks: Vec::new(), left: 0, rows, at: 0 };
+        let mut cursor = Cursor {
+            lake: lake.clone(),
+            file: file.clone(),
+            footer,
+            group: 0,
+            chunks: Vec::new(),
+            left: 0,
+            rows,
+            at: 0,
+        };
         cursor.fill().await?;
         Ok(cursor)
     }
@@ -71,7 +79,8 @@ impl Cursor {
     /// What a cursor on a file takes in memory at most, about.
     pub async fn weight(lake: &Lake, file: &File) -> Result<usize> {
         let footer = lake.footer(file).await?;
-        let packed = footer.meta.row_groups().iter().map(|group| group.compressed_size().max(0) as usize).max().unwrap_or(0);
+        let packed =
+            footer.meta.row_groups().iter().map(|group| group.compressed_size().max(0) as usize).max().unwrap_or(0);
         // Pages and dictionaries of all columns, unpacked, and the rows.
         Ok(packed + footer.columns.metrics.len() * (256 << 10) + ROWS * (64 + 24 * footer.columns.metrics.len()))
     }
@@ -132,7 +141,8 @@ impl Cursor {
             let place = match into.source.last() {
                 Some(place) if same => *place,
                 _ => {
-                    let text = |bytes: &ByteArray| std::str::from_utf8(bytes.data()).map(str::to_owned).map_err(|_| wrong());
+                    let text =
+                        |bytes: &ByteArray| std::str::from_utf8(bytes.data()).map(str::to_owned).map_err(|_| wrong());
                     let origin = Origin::from_hex(&text(&origins[row])?).ok_or_else(wrong)?;
                     let incarnation = Incarnation(incarnations[row] as u32);
                     into.place_of_source(&Source { site: text(&sites[row])?.into(), origin, incarnation })

@@ -103,7 +103,7 @@ mod tests {
         ) {
             let points = series(&values);
             for chosen in [lttb(&points, n), min_max(&points, n)] {
-                prop_assert!(chosen.len() <= n.max(0));
+                prop_assert!(chosen.len() <= n);
                 prop_assert!(chosen.windows(2).all(|pair| pair[0].0 < pair[1].0));
                 let is_of_it = |point: &Point| points.iter().any(|of| of.0 == point.0 && of.1.to_bits() == point.1.to_bits());
                 prop_assert!(chosen.iter().all(is_of_it));

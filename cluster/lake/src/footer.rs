@@ -35,7 +35,7 @@ impl Footer {
     /// Reads the tail of a file: the bytes from [`File::tail`] on.
     pub fn read(file: &File, tail: Bytes) -> Result<Footer> {
         let damaged = |why: &str| LakeError::damaged(&file.path, why);
-        if tail.len() as u64 != file.bytes.saturating_sub(file.tail) || file.tail % BLOCK as u64 != 0 {
+        if tail.len() as u64 != file.bytes.saturating_sub(file.tail) || !file.tail.is_multiple_of(BLOCK as u64) {
             return Err(damaged("it has another length"));
         }
         if crc32fast::hash(&tail) != file.tail_crc {
@@ -102,7 +102,7 @@ impl Footer {
         let from = (0..pages.len()).take_while(|at| first_row(at + 1) <= rows.start).count();
         let to = (0..pages.len()).take_while(|at| first_row(*at) < rows.end).count();
         if from == 0 || begins(0) == start {
-            return vec![start..begins(to).max(start)];
+            return Vec::from([start..begins(to).max(start)]);
         }
         vec![start..begins(0), begins(from)..begins(to).max(begins(from))]
     }
@@ -127,7 +127,10 @@ impl Footer {
         for (at, block) in bytes.chunks(BLOCK).enumerate() {
             if self.blocks.get(first + at) != Some(&crc32fast::hash(block)) {
                 let byte = from + (at * BLOCK) as u64;
-                return Err(LakeError::damaged(&self.path, format!("the checksum of its bytes from {byte} on does not match")));
+                return Err(LakeError::damaged(
+                    &self.path,
+                    format!("the checksum of its bytes from {byte} on does not match"),
+                ));
             }
         }
         Ok(())

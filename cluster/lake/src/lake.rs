@@ -196,7 +196,10 @@ impl Lake {
         if let Some(known) = footers().find(&file.path) {
             return Ok(known);
         }
-        let tail = self.store_of(file.tier).get_ranges(&parse(&file.path)?, &[file.tail..file.bytes]).await;
+        let tail = self
+            .store_of(file.tier)
+            .get_ranges(&parse(&file.path)?, std::slice::from_ref(&(file.tail..file.bytes)))
+            .await;
         let mut tail = tail.map_err(LakeError::store(&file.path))?;
         let footer = Arc::new(Footer::read(file, tail.pop().unwrap_or_default())?);
         footers().keep(&footer);

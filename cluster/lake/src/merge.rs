@@ -26,14 +26,26 @@ pub(crate) struct Plan<'a> {
 
 impl Lake {
     /// Writes the rows of the sources that `keep` wants, in order, and says of which files there are now.
-    pub(crate) async fn merge(&self, plan: &Plan<'_>, keep: &(dyn Fn(&Head<'_>) -> bool + Sync)) -> Result<Vec<NewFile>> {
+    pub(crate) async fn merge(
+        &self,
+        plan: &Plan<'_>,
+        keep: &(dyn Fn(&Head<'_>) -> bool + Sync),
+    ) -> Result<Vec<NewFile>> {
         let mut cursors = Vec::new();
         for file in &plan.sources {
             cursors.push(Cursor::open(self, file).await?);
         }
         let Some(first) = plan.sources.first() else { return Ok(Vec::new()) };
         let unit = plan.sources.iter().map(|file| file.unit).max().unwrap_or(Unit::Ns);
-        let mut output = Output { lake: self, plan, unit, tenant: first.tenant.clone(), day: first.day, files: Vec::new(), open: None };
+        let mut output = Output {
+            lake: self,
+            plan,
+            unit,
+            tenant: first.tenant.clone(),
+            day: first.day,
+            files: Vec::new(),
+            open: None,
+        };
         let done = run(&mut cursors, &mut output, keep).await;
         match done {
             Ok(()) => output.end().await?,
@@ -53,8 +65,7 @@ async fn run(cursors: &mut [Cursor], output: &mut Output<'_>, keep: &(dyn Fn(&He
     let mut order: Vec<usize> = (0..cursors.len()).filter(|at| cursors[*at].head().is_some()).collect();
     order.sort_by(|a, b| cursors[*b].head().cmp(&cursors[*a].head()).then(b.cmp(a)));
     while let Some(least) = order.pop() {
-        loop {
-            let Some(head) = cursors[least].head() else { break };
+        while let Some(head) = cursors[least].head() {
             if order.last().and_then(|next| cursors[*next].head()).is_some_and(|other| other < head) {
                 break;
             }
@@ -119,7 +130,8 @@ impl Output<'_> {
         let top = if plan.tier == Tier::Cold { names::COLD } else { names::EVENTS };
         let sources: Vec<&str> = plan.sources.iter().map(|file| file.path.as_str()).collect();
         let part = self.files.len();
-        let made_of = format!("{sources:?} {:?} {} {part} {} {}", plan.tier, plan.zstd, plan.salt, env!("CARGO_PKG_VERSION"));
+        let made_of =
+            format!("{sources:?} {:?} {} {part} {} {}", plan.tier, plan.zstd, plan.salt, env!("CARGO_PKG_VERSION"));
         let columns = cursor.columns().clone();
         let id = hash_of(made_of.as_bytes());
         let path = names::data_path(top, &self.tenant, self.day, &columns.id, plan.number, &id);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use millpond_core::{
     time::Timestamp,
     value::{Value, ValueType},
@@ -66,9 +66,8 @@ impl Lake {
     /// When the store can not be read, or something of it is damaged.
     pub async fn points(&self, manifest: &Manifest, series: &Series, limit: usize) -> Result<Points> {
         let days = series.files(manifest);
-        // Listed before they are polled: otherwise nobody could say that the whole may be sent to another thread.
-        let begun: Vec<_> = days.iter().map(|files| self.points_of_day(files, series)).collect();
-        let mut found = stream::iter(begun).buffered(AHEAD);
+        let each: Vec<BoxFuture<'_, _>> = days.iter().map(|files| self.points_of_day(files, series).boxed()).collect();
+        let mut found = stream::iter(each).buffered(AHEAD);
         let mut all = Points::default();
         while let Some(mut points) = found.try_next().await? {
             let room = limit - all.points.len();
@@ -109,7 +108,8 @@ fn gather(mut found: Found, value_type: ValueType, points: &mut Vec<(Timestamp, 
         if levels.is_some_and(|levels| levels[at] == 0) {
             continue;
         }
-        let value = cells.value(next, value_type).ok_or_else(|| LakeError::damaged(&path, "a value is of another type"))?;
+        let value =
+            cells.value(next, value_type).ok_or_else(|| LakeError::damaged(&path, "a value is of another type"))?;
         next += 1;
         points.push((Timestamp(found.times[row]), found.seqs.get(row).copied().flatten(), Cell::of(value)));
     }

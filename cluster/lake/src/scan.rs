@@ -49,7 +49,12 @@ impl Lake {
     ///
     /// # Errors
     /// When a file can not be read; rows of those before it were seen.
-    pub async fn scan(&self, manifest: &Manifest, filter: &Filter, see: &mut (dyn FnMut(&Row<'_>) + Send)) -> Result<()> {
+    pub async fn scan(
+        &self,
+        manifest: &Manifest,
+        filter: &Filter,
+        see: &mut (dyn FnMut(&Row<'_>) + Send),
+    ) -> Result<()> {
         let wanted = |file: &&File| {
             let device = filter.device.as_deref();
             filter.tenant.as_deref().is_none_or(|tenant| *tenant == *file.tenant)

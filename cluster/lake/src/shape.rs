@@ -89,7 +89,11 @@ impl Columns {
 
     pub fn schema(&self, unit: Unit) -> Result<TypePtr, parquet::errors::ParquetError> {
         let column = |name: &str, physical, repetition, logical: Option<LogicalType>| {
-            Type::primitive_type_builder(name, physical).with_repetition(repetition).with_logical_type(logical).build().map(Arc::new)
+            Type::primitive_type_builder(name, physical)
+                .with_repetition(repetition)
+                .with_logical_type(logical)
+                .build()
+                .map(Arc::new)
         };
         let (required, optional) = (Repetition::REQUIRED, Repetition::OPTIONAL);
         let text = || Some(LogicalType::String);
@@ -120,7 +124,13 @@ impl Columns {
         Type::group_type_builder("event").with_fields(fields).build().map(Arc::new)
     }
 
-    pub fn properties(&self, zstd: i32, page_rows: usize) -> Result<WriterPropertiesPtr, parquet::errors::ParquetError> {
+    /// `repeats` says of each metric whether its numbers are few.
+    pub fn properties(
+        &self,
+        zstd: i32,
+        page_rows: usize,
+        repeats: &[bool],
+    ) -> Result<WriterPropertiesPtr, parquet::errors::ParquetError> {
         let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(zstd)?))
             .set_created_by(format!("millpond {}", env!("CARGO_PKG_VERSION")))
@@ -137,11 +147,14 @@ impl Columns {
                 .set_column_dictionary_enabled(path(name), false)
                 .set_column_encoding(path(name), Encoding::DELTA_BINARY_PACKED);
         }
-        for (metric, name) in self.metrics.iter().zip(&self.names) {
+        for ((metric, name), repeats) in self.metrics.iter().zip(&self.names).zip(repeats) {
             let name = path(name);
             properties = match metric.value_type {
-                // Readings of a sensor repeat: what a dictionary does not hold any more has too many digits to be anything but noise.
-                ValueType::F64 => properties.set_column_encoding(name, Encoding::BYTE_STREAM_SPLIT),
+                // Readings of a sensor mostly repeat. Where they do not, or a dictionary becomes too large, their bytes are put together by
+                // their places: the first ones are much alike.
+                ValueType::F64 => properties
+                    .set_column_dictionary_enabled(name.clone(), *repeats)
+                    .set_column_encoding(name, Encoding::BYTE_STREAM_SPLIT),
                 ValueType::I64 => properties
                     .set_column_dictionary_enabled(name.clone(), false)
                     .set_column_encoding(name, Encoding::DELTA_BINARY_PACKED),
@@ -164,7 +177,9 @@ pub fn quality_text(quality: Quality) -> Option<&'static str> {
 }
 
 pub fn quality_of(text: &[u8]) -> Option<Quality> {
-    [Quality::Uncertain, Quality::Bad].into_iter().find(|quality| quality_text(*quality).map(str::as_bytes) == Some(text))
+    [Quality::Uncertain, Quality::Bad]
+        .into_iter()
+        .find(|quality| quality_text(*quality).map(str::as_bytes) == Some(text))
 }
 
 /// Columns by the fingerprints of the shapes they were made for: batches come in few shapes.

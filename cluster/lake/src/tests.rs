@@ -20,6 +20,8 @@ mod faulty;
 mod forget;
 mod queries;
 mod races;
+#[cfg(feature = "s3")]
+mod s3;
 mod upkeep;
 
 pub const T0: i64 = 1_795_046_400_000;
@@ -70,7 +72,9 @@ pub fn batches(events: &[Event]) -> Vec<Batch> {
         builder.time(Timestamp::from_millis(event.ms));
         event.seq.into_iter().for_each(|seq| builder.seq(seq));
         builder.quality(if event.ms % 7 == 0 { Quality::Bad } else { Quality::Good });
-        event.cells.iter().for_each(|(name, cell)| drop(builder.cell(name, cell.as_value())));
+        for (name, cell) in &event.cells {
+            assert!(builder.cell(name, cell.as_value()), "{name} twice");
+        }
         builder.end();
     }
     builder.finish()
@@ -92,7 +96,7 @@ pub fn records(first: u64, last: u64) -> Vec<Piece> {
         let events: Vec<Event> = (0..12)
             .map(|at| {
                 let seq = number * 100 + at;
-                let ms = T0 + (seq as i64 * 977) % (DAY_MS + DAY_MS / 2);
+                let ms = T0 + (seq as i64 * 9_770_123) % (DAY_MS + DAY_MS / 2);
                 event(&format!("press-{}", seq % 5), ms, seq, (seq % 40) as f64 / 4.0)
             })
             .collect();
@@ -133,13 +137,13 @@ pub fn said(pieces: &[Piece]) -> Vec<Said> {
 
 pub async fn rows(lake: &Lake) -> Vec<Said> {
     let mut rows = Vec::new();
-    let scanned = lake.scan(&lake.manifest(), &Filter::default(), &mut |row| {
+    let mut see = |row: &crate::Row<'_>| {
         let mut cells: Vec<(String, String)> =
             row.cells().map(|(metric, value): (_, Value<'_>)| (metric.name.clone(), format!("{value:?}"))).collect();
         cells.sort();
         rows.push((row.tenant.to_owned(), row.device.to_owned(), row.time.0, row.seq, row.record, row.quality, cells));
-    });
-    scanned.await.expect("every file is read");
+    };
+    lake.scan(&lake.manifest(), &Filter::default(), &mut see).await.expect("every file is read");
     rows.sort();
     rows
 }

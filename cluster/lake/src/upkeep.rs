@@ -67,7 +67,8 @@ impl Lake {
     pub async fn age(&self, now_ms: i64, lifecycle: Lifecycle) -> Result<Arc<Manifest>> {
         let base = self.known();
         let is_old = |file: &&File| older_than(file.day, lifecycle.cold, now_ms);
-        let remove: BTreeSet<String> = base.manifest.files.iter().filter(is_old).map(|file| file.path.clone()).collect();
+        let remove: BTreeSet<String> =
+            base.manifest.files.iter().filter(is_old).map(|file| file.path.clone()).collect();
         if !remove.is_empty() {
             self.commit(&base, &Edit { remove, drop: true, ..Edit::default() }, now_ms).await?;
         }
@@ -85,7 +86,7 @@ impl Lake {
         Ok(self.manifest())
     }
 
-    /// Removes manifests that were replaced longer ago than the grace and are not among the last [`KEPT`], and files that no manifest names
+    /// Removes manifests that were replaced longer ago than the grace and are not among the last 64, and files that no manifest names
     /// any more and that nobody can be about to commit.
     ///
     /// # Errors
@@ -173,7 +174,9 @@ impl Lake {
         while number < plan.number + KEPT {
             let base = self.known();
             let there: BTreeSet<&String> = base.manifest.files.iter().map(|file| &file.path).collect();
-            if !edit.remove.iter().all(|path| there.contains(path)) || self.commit(&base, &edit, now_ms).await?.is_some() {
+            if !edit.remove.iter().all(|path| there.contains(path))
+                || self.commit(&base, &edit, now_ms).await?.is_some()
+            {
                 return Ok(());
             }
             number = number.max(self.manifest().number) + 1;

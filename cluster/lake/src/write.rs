@@ -55,7 +55,9 @@ pub struct FileWriter {
     columns: Arc<Columns>,
     unit: Unit,
     cut: Cut,
-    parquet: SerializedFileWriter<Sink>,
+    zstd: i32,
+    /// Opened with the first row group, whose rows say which encodings pay.
+    parquet: Option<SerializedFileWriter<Sink>>,
     sink: Sink,
     rows: Rows,
     sums: Sums,
@@ -83,15 +85,14 @@ pub struct Finished {
 
 impl FileWriter {
     pub fn new(columns: Arc<Columns>, unit: Unit, zstd: i32, cut: Cut) -> Result<FileWriter> {
-        let sink = Sink::default();
-        let parquet = SerializedFileWriter::new(sink.clone(), columns.schema(unit)?, columns.properties(zstd, cut.page_rows)?)?;
         Ok(FileWriter {
             rows: Rows::of(&columns),
             columns,
             unit,
             cut,
-            parquet,
-            sink,
+            zstd,
+            parquet: None,
+            sink: Sink::default(),
             sums: Sums::default(),
             seen: Seen::default(),
             values: Scratch::default(),
@@ -118,11 +119,6 @@ impl FileWriter {
         std::mem::take(&mut self.sink.lock().ready).into()
     }
 
-    /// Rows in the file so far.
-    pub fn len(&self) -> u64 {
-        self.seen.rows + self.rows.len() as u64
-    }
-
     /// Bytes of the row groups that are complete.
     pub fn bytes_written(&self) -> u64 {
         self.sink.lock().total
@@ -131,6 +127,7 @@ impl FileWriter {
     /// The rest of the file's bytes are there to take after this.
     pub fn finish(mut self) -> Result<(Finished, Bytes)> {
         self.end_group()?;
+        let mut parquet = self.open()?;
         let (tail, blocks) = self.sink.seal();
         let base64 = |bytes: &[u8]| Base64::encode_string(bytes);
         let blocks: Vec<u8> = blocks.iter().flat_map(|crc| crc.to_le_bytes()).collect();
@@ -138,9 +135,9 @@ impl FileWriter {
         for (key, value) in
             [(KEY_METRICS, metrics), (KEY_BLOCKS, base64(&blocks)), (KEY_SUMS, base64(&self.sums.encode()))]
         {
-            self.parquet.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+            parquet.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
-        self.parquet.finish()?;
+        parquet.finish()?;
         let rest = self.take_bytes();
         let state = self.sink.lock();
         let (bytes, tail_crc) = (state.total, state.block.clone().finalize());
@@ -149,13 +146,14 @@ impl FileWriter {
     }
 
     fn end_group(&mut self) -> Result<()> {
-        let rows = &self.rows;
-        if rows.len() == 0 {
+        if self.rows.len() == 0 {
             return Ok(());
         }
+        let mut parquet = self.open()?;
+        let rows = &self.rows;
         self.seen.note(rows);
         self.sums.0.push(sums_of(rows));
-        let mut group = self.parquet.next_row_group()?;
+        let mut group = parquet.next_row_group()?;
         let mut column = 0;
         while let Some(mut writer) = group.next_column()? {
             match column {
@@ -166,8 +164,18 @@ impl FileWriter {
             column += 1;
         }
         group.close()?;
+        self.parquet = Some(parquet);
         self.rows.clear();
         Ok(())
+    }
+
+    fn open(&mut self) -> Result<SerializedFileWriter<Sink>> {
+        if let Some(open) = self.parquet.take() {
+            return Ok(open);
+        }
+        let repeats: Vec<bool> = self.rows.metrics.iter().map(repeats).collect();
+        let properties = self.columns.properties(self.zstd, self.cut.page_rows, &repeats)?;
+        SerializedFileWriter::new(self.sink.clone(), self.columns.schema(self.unit)?, properties)
     }
 }
 
@@ -196,10 +204,6 @@ impl Seen {
 }
 
 impl Finished {
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     pub fn into_file(self, path: String, tier: Tier, tenant: Arc<str>, day: i32) -> NewFile {
         let (min_time, max_time) = self.seen.times.unwrap_or_default();
         NewFile {
@@ -242,6 +246,21 @@ fn sums_of(rows: &Rows) -> Option<Vec<Partial>> {
         partial
     };
     Some(rows.metrics.iter().map(of_column).collect())
+}
+
+/// Values that are looked at to choose an encoding.
+const SAMPLE: usize = 64 << 10;
+
+/// Whether a dictionary of the numbers and places in it take less than the numbers by themselves, which compress to some five bytes when
+/// they have many digits.
+fn repeats(column: &Column) -> bool {
+    let ColumnValues::F64(values) = &column.values else { return true };
+    let mut bits: Vec<u64> = values.iter().take(SAMPLE).map(|value| value.to_bits()).collect();
+    let all = bits.len();
+    bits.sort_unstable();
+    bits.dedup();
+    let place_bits = usize::BITS as usize - bits.len().leading_zeros() as usize;
+    bits.len() * 8 + all * place_bits / 8 < all * 5
 }
 
 /// Memory that is used again for each column.

@@ -54,7 +54,8 @@ impl Edit {
         let number = base.number + 1;
         let standing = base.files.iter().filter(|file| self.remove.contains(&file.path)).count();
         let fresh = self.add.iter().all(|file| names::number_of_data(&file.path).is_some_and(|of| of + KEPT > number));
-        let free = |(source, first, last): &(Source, u64, u64)| base.ledger.gaps(source, *first, *last) == [(*first, *last)];
+        let free =
+            |(source, first, last): &(Source, u64, u64)| base.ledger.gaps(source, *first, *last) == [(*first, *last)];
         if standing != self.remove.len() || !fresh || !self.take.iter().all(free) {
             return None;
         }
@@ -80,7 +81,8 @@ impl Edit {
         if self.remove.is_empty() {
             return;
         }
-        let (gone, kept) = std::mem::take(&mut next.files).into_iter().partition(|file: &File| self.remove.contains(&file.path));
+        let (gone, kept) =
+            std::mem::take(&mut next.files).into_iter().partition(|file: &File| self.remove.contains(&file.path));
         next.files = kept;
         if self.drop {
             gone.iter().for_each(|file: &File| note_dropped(&mut next.dropped, file));
@@ -93,7 +95,9 @@ impl Edit {
                 file.devices.iter().flatten().for_each(|(first, last)| used.insert(*first, *last));
             }
             for (first, last) in used.gaps(0, (devices.len() as u64).saturating_sub(1)) {
-                (first..=last).filter_map(|place| devices.get_mut(place as usize).map(|name| *name = "".into())).for_each(drop);
+                (first..=last)
+                    .filter_map(|place| devices.get_mut(place as usize).map(|name| *name = "".into()))
+                    .for_each(drop);
             }
         }
     }
@@ -114,7 +118,8 @@ fn note_dropped(dropped: &mut Vec<Dropped>, file: &File) {
 fn add(next: &mut Manifest, new: &NewFile) {
     next.shapes.entry(new.shape.clone()).or_insert_with(|| new.metrics.clone());
     let devices = places(next.devices.entry(new.tenant.to_string()).or_default(), &new.devices);
-    let line = |(source, (first, last)): (&Source, &(u64, u64))| SpanOf { source: source.clone(), first: *first, last: *last };
+    let line =
+        |(source, (first, last)): (&Source, &(u64, u64))| SpanOf { source: source.clone(), first: *first, last: *last };
     let end = |name: Option<&Arc<str>>| name.cloned().unwrap_or_default();
     next.files.push(File {
         path: new.path.clone(),
@@ -143,7 +148,11 @@ fn places(listed: &mut Vec<Arc<str>>, names: &BTreeSet<Arc<str>>) -> Option<Vec<
     let mut known: BTreeMap<Arc<str>, u64> = BTreeMap::new();
     let mut free = Vec::new();
     for (place, name) in listed.iter().enumerate().rev() {
-        if name.is_empty() { free.push(place) } else { drop(known.insert(name.clone(), place as u64)) }
+        if name.is_empty() {
+            free.push(place);
+        } else {
+            known.insert(name.clone(), place as u64);
+        }
     }
     let unknown = names.iter().filter(|name| !known.contains_key(*name)).count();
     if listed.len() + unknown.saturating_sub(free.len()) > NAMES_MAX || names.contains("") {
@@ -153,7 +162,11 @@ fn places(listed: &mut Vec<Arc<str>>, names: &BTreeSet<Arc<str>>) -> Option<Vec<
     for name in names {
         let place = known.get(name).copied().unwrap_or_else(|| {
             let place = free.pop().unwrap_or(listed.len());
-            if place == listed.len() { listed.push(name.clone()) } else { listed[place] = name.clone() }
+            if place == listed.len() {
+                listed.push(name.clone())
+            } else {
+                listed[place] = name.clone()
+            }
             place as u64
         });
         places.insert(place, place);

@@ -67,8 +67,9 @@ struct Line {
 
 impl Serialize for Ledger {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer
-            .collect_seq(self.iter().map(|(source, taken)| Line { source: source.clone(), taken: taken.iter().collect() }))
+        serializer.collect_seq(
+            self.iter().map(|(source, taken)| Line { source: source.clone(), taken: taken.iter().collect() }),
+        )
     }
 }
 

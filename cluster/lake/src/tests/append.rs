@@ -20,7 +20,8 @@ fn what_was_appended_is_there_also_for_others() {
         assert_eq!(other.manifest(), lake.manifest());
         let source = crate::Source::of(&"north".into(), &record(1));
         assert!(other.manifest().ledger.covers(&source, 1, 33) && !other.manifest().ledger.has(&source, 34));
-        let devices: Vec<String> = other.devices(&other.manifest(), TENANT).await.unwrap().iter().map(|d| d.to_string()).collect();
+        let devices: Vec<String> =
+            other.devices(&other.manifest(), TENANT).await.unwrap().iter().map(|d| d.to_string()).collect();
         assert_eq!(devices, ["press-0", "press-1", "press-2", "press-3", "press-4"]);
     });
 }

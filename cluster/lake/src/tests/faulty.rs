@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, future, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, UploadPart, path::Path,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart, path::Path,
 };
 
 /// What becomes of the operation at which it fails, and of all after it.
@@ -96,7 +96,11 @@ impl ObjectStore for Faulty {
         self.plan.run(self.store.put_opts(location, payload, options)).await
     }
 
-    async fn put_multipart_opts(&self, location: &Path, options: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         let upload = self.plan.run(self.store.put_multipart_opts(location, options)).await?;
         Ok(Box::new(FaultyUpload { upload, plan: self.plan.clone() }))
     }
@@ -117,4 +121,45 @@ impl ObjectStore for Faulty {
                 let location = location?;
                 let one = futures_util::stream::iter([Ok(location.clone())]).boxed();
                 plan.run(async { store.delete_stream(one).next().await.unwrap_or(Ok(location)) }).await
-            
+            }
+        };
+        locations.then(remove).boxed()
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        match self.plan.next() {
+            (true, true) => self.store.list(prefix),
+            _ => futures_util::stream::once(future::ready(Err(broken()))).boxed(),
+        }
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.plan.run(self.store.list_with_delimiter(prefix)).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
+        self.plan.run(self.store.copy_opts(from, to, options)).await
+    }
+}
+
+#[derive(Debug)]
+struct FaultyUpload {
+    upload: Box<dyn MultipartUpload>,
+    plan: Arc<Plan>,
+}
+
+#[async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (part, plan) = (self.upload.put_part(data), self.plan.clone());
+        Box::pin(async move { plan.run(part).await })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        self.plan.run(self.upload.complete()).await
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.plan.run(self.upload.abort()).await
+    }
+}
