@@ -18,6 +18,7 @@
 pub mod account;
 pub mod feed;
 pub mod orders;
+pub mod rollout;
 #[cfg(test)]
 mod tests;
 
