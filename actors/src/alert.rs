@@ -1,14 +1,17 @@
 //! The actor of the alerts: signals in, life cycles out. Each change of an alert, the record of it and the notifications that it causes are one
 //! unit of the journal; subscribers and webhooks learn of it only when that unit is on disk.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::{
-    alert::{Alert, AlertEffect, Alerts, Notification},
+    alert::{Alert, AlertEffect, AlertState, Alerts, Notification},
     record::{self, Class, Hlc, RecordKind},
-    rule::Signal,
+    rule::{Signal, Tally},
     time::Span,
 };
 use millpond_env::Env;
@@ -54,6 +57,8 @@ pub struct Arguments {
     pub notifier: ActorRef<NotifierMsg>,
     pub broker: Arc<Broker>,
     pub metrics: AlertMetrics,
+    /// Counts what the rules say; it outlives the actor.
+    pub tally: Arc<Mutex<Tally>>,
 }
 
 pub struct State {
@@ -74,7 +79,12 @@ impl Actor for AlertActor {
         let backlog = std::mem::take(&mut args.backlog);
         let senders = args.settings.shards + args.settings.windows.len();
         let mut state = State { args, alignment: Alignment::new(senders), in_flight: VecDeque::new(), next_no: 1 };
-        state.signals(backlog);
+        state.handle_all(backlog);
+        // What the recovery found is known, and not counted.
+        state.tally(|tally, args| {
+            let firing = args.alerts.open().filter(|alert| alert.state == AlertState::Firing);
+            tally.begin(&args.settings.rules, firing.map(|alert| (&*alert.rule, &alert.key)));
+        });
         Ok(state)
     }
 
@@ -112,6 +122,15 @@ impl Actor for AlertActor {
 
 impl State {
     fn signals(&mut self, signals: Vec<Signal>) {
+        self.tally(|tally, _| signals.iter().for_each(|signal| tally.take(signal)));
+        self.handle_all(signals);
+    }
+
+    fn tally(&self, change: impl FnOnce(&mut Tally, &Arguments)) {
+        change(&mut self.args.tally.lock().unwrap_or_else(PoisonError::into_inner), &self.args);
+    }
+
+    fn handle_all(&mut self, signals: Vec<Signal>) {
         let (now, mut effects) = (self.args.env.wall(), Vec::new());
         for signal in signals {
             self.args.alerts.handle(now, signal, &mut effects);

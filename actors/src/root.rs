@@ -238,6 +238,7 @@ impl State {
             notifier: self.notifier.clone(),
             broker: args.broker.clone(),
             metrics: args.metrics.alerts.clone(),
+            tally: args.site.tally(),
         };
         let (alerts, _) = me.spawn_linked(None, AlertActor, arguments).await?;
         members.push(alerts.get_cell());

@@ -16,6 +16,7 @@ use millpond_core::{
     admission::Known,
     ids::{Incarnation, Origin, Seq},
     record::Home,
+    rule::Tally,
 };
 use millpond_gateway::port::{AskError, Json, Query};
 use millpond_store::Reader;
@@ -77,6 +78,7 @@ pub struct Site {
     doubtful: AtomicBool,
     unverified: AtomicU64,
     others: OnceLock<Arc<dyn Others>>,
+    tally: Arc<Mutex<Tally>>,
 }
 
 impl std::fmt::Debug for Site {
@@ -107,7 +109,13 @@ impl Site {
             doubtful: AtomicBool::new(false),
             unverified: AtomicU64::new(0),
             others: OnceLock::new(),
+            tally: Arc::default(),
         }
+    }
+
+    /// How often this node's rules have fired since it started.
+    pub fn tally(&self) -> Arc<Mutex<Tally>> {
+        self.tally.clone()
     }
 
     /// Once, when the mesh is up.

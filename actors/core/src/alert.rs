@@ -169,7 +169,8 @@ impl Alerts {
         };
         Alerts {
             settings,
-            rules: rules.iter().map(rule).collect(),
+            // What is judged in the shadow raises nothing.
+            rules: rules.iter().filter(|spec| !spec.shadow).map(rule).collect(),
             open: BTreeMap::new(),
             open_ids: BTreeMap::new(),
             resolved: BTreeMap::new(),

@@ -40,12 +40,14 @@ mod judge;
 mod pane;
 mod phase;
 pub mod spec;
+pub mod tally;
 mod watch;
 
 pub use book::{LoadError, RuleBook};
 pub use check::problems;
 pub use pane::PaneRules;
 pub use spec::{Condition, Operator, RuleSpec, Severity};
+pub use tally::{SHADOW, Tally};
 pub use watch::RuleCounters;
 
 /// How far behind its predecessor an event may be and still be taken for one that was overtaken on its way.

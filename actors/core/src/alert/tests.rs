@@ -15,6 +15,7 @@ fn rule(name: &str) -> RuleSpec {
         quiet: Span::from_secs(300),
         message: None,
         enrich: BTreeMap::new(),
+        shadow: false,
     }
 }
 

@@ -31,6 +31,10 @@ pub struct RuleSpec {
     /// More facts for the notification: names and CEL expressions on the event, e.g. `{ overload = "current / rated" }`. Default: none.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub enrich: std::collections::BTreeMap<String, String>,
+    /// The rule is judged and raises no alerts; how often it would have is counted beside the rule whose name it has without `--shadow` at its
+    /// end. `millpond apply` gives a rule in the shadow that name and keeps the one that it may take the place of. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
 }
 
 /// When a rule's condition holds.

@@ -24,6 +24,7 @@ fn spec(name: &str, when: Condition) -> RuleSpec {
         quiet: Span::from_secs(300),
         message: None,
         enrich: Default::default(),
+        shadow: false,
     }
 }
 
