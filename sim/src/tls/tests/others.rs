@@ -82,7 +82,7 @@ impl Stage {
                 opened.node().transport = Some(transport);
                 while let Some(event) = events.recv().await {
                     let words = match event {
-                        Event::OtherSite { site, from, frame, mut replies } => {
+                        Event::OtherSite { site, from, frame, mut replies, .. } => {
                             opened.env.spawn(async move {
                                 let _ = replies.send(Bytes::from_static(b"bread")).await;
                                 replies.finish();
