@@ -246,7 +246,14 @@ mod tests {
         let masks = Masks { masks: vec![mask(How::Token, None), mask(How::Round, Some(-1))], secret: [0xa5; 32] };
         let terms = Terms { classes: vec![Class::Pane], devices: vec!["oven-*".to_owned()], masks };
         let (authority, addresses) = (authority.certificate().clone(), vec!["oven.example:7800".to_owned()]);
-        Trusted { site: "bakery".to_owned(), authority, terms, addresses, take: vec![Class::Alert], uplink: vec!["10.9.0.5:7800".to_owned()] }
+        Trusted {
+            site: "bakery".to_owned(),
+            authority,
+            terms,
+            addresses,
+            take: vec![Class::Alert],
+            uplink: vec!["10.9.0.5:7800".to_owned()],
+        }
     }
 
     #[test]

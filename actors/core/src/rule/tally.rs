@@ -116,7 +116,8 @@ impl Beside {
             }
             Phase::Cleared => {
                 let ended = own.take().filter(|raising| !raising.met && raising.counts);
-                *(if is_new { &mut self.ended.only_new } else { &mut self.ended.only_old }) += u64::from(ended.is_some());
+                *(if is_new { &mut self.ended.only_new } else { &mut self.ended.only_old }) +=
+                    u64::from(ended.is_some());
             }
             Phase::Pending | Phase::Withdrawn => {}
         }

@@ -12,7 +12,9 @@ impl Rollouts {
     pub fn tick(&mut self, now_ms: i64, out: &mut Vec<Effect>) {
         let numbers: Vec<u64> = self.rollouts.keys().copied().collect();
         for number in numbers {
-            let Some(mut rollout) = self.rollouts.get(&number).filter(|one| is_under_way(one)).cloned() else { continue };
+            let Some(mut rollout) = self.rollouts.get(&number).filter(|one| is_under_way(one)).cloned() else {
+                continue;
+            };
             let before = rollout.clone();
             // One step may follow the other at once.
             while self.advance(now_ms, &mut rollout, out) {}

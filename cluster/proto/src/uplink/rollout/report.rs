@@ -108,13 +108,15 @@ impl Site {
             at.heard_ms = at.heard_ms.max(node.heard_ms);
             at.starts = at.starts.max(node.starts);
             at.alerts += node.alerts;
-            at.problems.extend(node.problems.iter().filter(|one| !at.problems.contains(one)).cloned().collect::<Vec<_>>());
+            at.problems
+                .extend(node.problems.iter().filter(|one| !at.problems.contains(one)).cloned().collect::<Vec<_>>());
             at.replaced.extend(node.replaced.iter().cloned());
             node.shadow.iter().for_each(|shadow| at.add(shadow));
         }
         let has_rejected = |node: &&Node| node.number == number && node.state == Some(State::Rejected);
         // Who is not there is not waited for, unless nobody is.
-        let mut counted = self.nodes.values().filter(|node| node.connected > 0 || (at.connected == 0 && node.number == number));
+        let mut counted =
+            self.nodes.values().filter(|node| node.connected > 0 || (at.connected == 0 && node.number == number));
         at.state = match self.nodes.values().find(has_rejected) {
             Some(_) => Some(State::Rejected),
             None if counted.clone().any(|node| node.number == number && node.state.is_some()) => {
