@@ -1,10 +1,11 @@
 //! The configuration as a tree of types. The comments are the reference page: each says meaning, default and bounds.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use millpond_core::{
     admission::Policy,
     alert::AlertSettings,
+    record::Class,
     rule::RuleSpec,
     schema::{DeviceTypeSpec, SchemaSpec},
     time::Span,
@@ -131,6 +132,8 @@ pub struct CloudSettings {
     pub cold: Span,
     /// Who the sites are. One that is not named belongs to the tenant `default`.
     pub sites: Vec<SiteOfCloud>,
+    /// Where what the sites delivered is handed on to, at least once each, with a key by which a repetition is known.
+    pub sinks: Vec<SinkSettings>,
 }
 
 impl Default for CloudSettings {
@@ -143,6 +146,7 @@ impl Default for CloudSettings {
             warm: days(90),
             cold: days(2555),
             sites: Vec::new(),
+            sinks: Vec::new(),
         }
     }
 }
@@ -176,6 +180,42 @@ impl SiteOfCloud {
         let (tenant, region, place) = (default_tenant(), String::new(), String::new());
         SiteOfCloud { site: site.to_owned(), tenant, region, place }
     }
+}
+
+/// A place that records are handed on to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SinkSettings {
+    /// Name of the sink: letters, digits, `-` and `_`. How far it has come is kept under it.
+    pub name: String,
+    /// `file`: lines of JSON, appended; `webhook`: the same lines by POST.
+    pub kind: SinkKind,
+    /// A file, relative to the data directory; or an `http://` or `https://` address.
+    pub target: String,
+    /// Which records: `alert`, `pane`, `raw`. Default: alerts and panes.
+    #[serde(default = "default_sink_classes")]
+    pub classes: Vec<Class>,
+    /// Of which sites, with `*` for any run of characters. Default: all.
+    #[serde(default = "default_sink_sites")]
+    pub sites: Vec<String>,
+    /// More headers of a webhook, such as `Authorization`. Default: none.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkKind {
+    File,
+    Webhook,
+}
+
+fn default_sink_classes() -> Vec<Class> {
+    vec![Class::Alert, Class::Pane]
+}
+
+fn default_sink_sites() -> Vec<String> {
+    vec!["*".to_owned()]
 }
 
 fn default_tenant() -> String {

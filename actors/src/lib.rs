@@ -27,7 +27,7 @@ mod recovery;
 mod root;
 mod running;
 mod schemas;
-mod shapes;
+pub mod shapes;
 mod shard;
 mod shares;
 pub mod site_panes;

@@ -16,7 +16,7 @@ use crate::shapes;
 const POINTS_HELD_MAX: usize = 4_000_000;
 
 /// What is in some journals, before it is cut and shaped.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Found {
     /// (event time in ns, value), journal by journal.
     Points(Vec<Vec<(i64, Json)>>),

@@ -20,11 +20,12 @@ pub mod archive;
 mod asking;
 mod measures;
 mod root;
+pub mod sinks;
 mod site;
 mod streams;
 mod windows;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use millpond_actors::{Running, config::CloudSettings};
@@ -43,6 +44,7 @@ use millpond_store::{ReadError, Retention};
 use ractor::{Actor, ActorRef};
 use serde_json::json;
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use self::{archive::Archive, measures::Measures, root::RootMsg, site::SiteMsg, windows::Windows};
 use crate::{
@@ -79,6 +81,10 @@ pub(crate) struct Inner {
     archive: Option<Arc<Archive>>,
     /// How long copies keep what is archived.
     retention: Retention,
+    sinks: sinks::Measures,
+    cache: Mutex<asking::Cache>,
+    /// Ends what is handed on.
+    ended: CancellationToken,
     root: std::sync::OnceLock<ActorRef<RootMsg>>,
 }
 
@@ -103,6 +109,8 @@ pub enum CloudError {
     Actor(String),
     #[error("what sites delivered could not be read")]
     Read(#[from] ReadError),
+    #[error("the sink {0} could not be opened")]
+    Sink(String, #[source] std::io::Error),
     #[error("the archive could not be opened")]
     Lake(#[from] LakeError),
 }
@@ -134,7 +142,9 @@ impl Cloud {
         }
         let mut retention = Retention::default();
         retention.rules[Class::Raw as usize].max_age_ms = settings.hot.as_millis();
-        let inner = Arc::new(Inner { env, settings, shelf, measures, consumers, archive, retention, root });
+        let (sinks, cache, ended) = (sinks::Measures::new(registry)?, Mutex::default(), CancellationToken::new());
+        let inner =
+            Arc::new(Inner { env, settings, shelf, measures, consumers, archive, retention, sinks, cache, ended, root });
         let started = Actor::spawn(None, root::Root, inner.clone()).await;
         let (root, _) = started.map_err(|error| CloudError::Actor(error.to_string()))?;
         let _ = inner.root.set(root);
@@ -145,6 +155,13 @@ impl Cloud {
         }
         if let Some(archive) = &cloud.0.archive {
             cloud.0.env.spawn(archive.clone().run(cloud.clone()));
+        }
+        for settings in cloud.0.settings.sinks.clone() {
+            let (env, opens) = (cloud.0.env.clone(), settings.clone());
+            let opened = env.clone().unblock(move || sinks::open(&env, &opens)).await;
+            let opened = opened.unwrap_or_else(|| Err(std::io::ErrorKind::Interrupted.into()));
+            let sink = opened.map_err(|error| CloudError::Sink(settings.name.clone(), error))?;
+            cloud.0.env.spawn(sinks::run(cloud.clone(), settings, sink, cloud.0.ended.clone()));
         }
         Ok(cloud)
     }
@@ -231,6 +248,7 @@ impl Cloud {
 
     /// Ends what is under way; what was confirmed is on disk.
     pub async fn stop(&self) {
+        self.0.ended.cancel();
         if let Some(archive) = &self.0.archive {
             archive.stop();
         }

@@ -1,6 +1,6 @@
 //! Questions for values, over all tiers: each record is looked for on its side of the border that the manifest draws.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use millpond_actors::query::{self, Found, Journal, Step};
 use millpond_core::{
@@ -49,10 +49,53 @@ impl Cloud {
         let hot = self.0.env.unblock(move || query::find_in(&journals, &question)).await;
         let mut found = hot.unwrap_or(Err(AskError::Unavailable))?;
         if let Some((lake, manifest)) = manifest {
-            let archived = archived(&lake, &manifest, asked, tenant).await;
-            let archived =
-                archived.map_err(|error| AskError::Failed(format!("the archive cannot be read: {error}")))?;
-            query::join(&mut found, archived);
+            query::join(&mut found, self.archived(&lake, &manifest, asked, tenant).await?);
+        }
+        Ok(found)
+    }
+}
+
+/// Answers of the archive to questions with steps. A later manifest may hold late events or lack what was left out, so that answers
+/// of an earlier one do not count any more.
+#[derive(Default)]
+pub(super) struct Cache {
+    manifest: u64,
+    answers: Vec<(Query, Found)>,
+}
+
+/// Answers that are kept; the oldest give way.
+const ANSWERS_MAX: usize = 64;
+/// Steps of an answer that is kept.
+const STEPS_MAX: usize = 20_000;
+
+impl Cloud {
+    async fn archived(
+        &self,
+        lake: &Lake,
+        manifest: &Manifest,
+        asked: &Query,
+        tenant: String,
+    ) -> Result<Found, AskError> {
+        let cache = || self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut cache = cache();
+            if cache.manifest != manifest.number {
+                *cache = Cache { manifest: manifest.number, answers: Vec::new() };
+            }
+            if let Some((_, found)) = cache.answers.iter().find(|(query, _)| query == asked) {
+                return Ok(found.clone());
+            }
+        }
+        let found = archived(lake, manifest, asked, tenant).await;
+        let found = found.map_err(|error| AskError::Failed(format!("the archive cannot be read: {error}")))?;
+        if matches!(&found, Found::Steps(steps) if steps.len() <= STEPS_MAX) {
+            let mut cache = cache();
+            if cache.manifest == manifest.number {
+                if cache.answers.len() >= ANSWERS_MAX {
+                    cache.answers.remove(0);
+                }
+                cache.answers.push((asked.clone(), found.clone()));
+            }
         }
         Ok(found)
     }

@@ -27,7 +27,7 @@ use millpond_store::{Put, Reader, ReplicaCommit, ReplicaCommitted, Retention, Ta
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{Inner, LifeLine, applying, archive::Archivable};
+use super::{Inner, LifeLine, applying, archive::Archivable, sinks::Ready};
 use crate::mesh::copies;
 
 /// The row of the account in the copy's [`Table::Meta`].
@@ -53,6 +53,8 @@ pub(super) enum SiteMsg {
     ToArchive(oneshot::Sender<Vec<Archivable>>),
     /// The archive has all events of a life up to here.
     Archived(Life, Seq),
+    /// Up to where each life can be handed on.
+    Ready(oneshot::Sender<Vec<Ready>>),
     /// What is archived shall go from the copies now. Answered when it has.
     Purge(oneshot::Sender<()>),
 }
@@ -160,6 +162,7 @@ impl Actor for Site {
             SiteMsg::Lines(reply) => drop(reply.send(state.lines())),
             SiteMsg::ToArchive(reply) => drop(reply.send(state.to_archive())),
             SiteMsg::Archived(life, through) => state.archived(life, through),
+            SiteMsg::Ready(reply) => drop(reply.send(state.ready())),
             SiteMsg::Purge(reply) => state.purge(reply),
         }
         Ok(())
@@ -440,6 +443,15 @@ impl State {
         if let Some(entry) = self.lives.get_mut(&life) {
             entry.archived = entry.archived.max(through);
         }
+    }
+
+    fn ready(&self) -> Vec<Ready> {
+        let ready = |(life, entry): (&Life, &Entry)| {
+            let (_, reader) = entry.open.as_ref()?;
+            let raw = entry.covered[Track::Raw as usize].prefix_end().min(entry.account.settled.0);
+            Some(Ready { life: *life, reader: reader.clone(), results: entry.account.applied, raw: Seq(raw) })
+        };
+        self.lives.iter().filter_map(ready).collect()
     }
 
     /// Each copy is told by its own worker, in its turn.

@@ -3,7 +3,7 @@
 
 use std::{
     ops::ControlFlow,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use millpond_actors::{
     Running,
     config::CloudSettings,
     merged::{Merged, said},
+    settings::{Current, Settings},
 };
 use millpond_core::{
     ids::Seq,
@@ -31,41 +32,62 @@ const KEEP: Span = Span::from_secs(7 * 86_400);
 
 type Merge = Box<dyn Fn(Vec<Pane>) -> millpond_actors::Merging + Send + Sync>;
 
+/// The machine, and what it was made of.
+struct Defined {
+    of: Arc<Settings>,
+    merged: Merged,
+}
+
 /// Merges the panes of the sites, as they are applied.
 pub(super) struct Windows {
     env: Env,
     settings: CloudSettings,
-    merged: Mutex<Merged>,
+    definitions: Current,
+    shelf: Arc<Shelf>,
+    reader: Reader,
+    merged: Mutex<Defined>,
     /// Journals, shows and judges them.
     merge: Merge,
 }
 
 impl Windows {
     /// Goes on from what was said before, and says what was not said yet. Blocks.
-    pub fn open(env: &Env, settings: &CloudSettings, running: &Running, shelf: &Shelf) -> Result<Windows, ReadError> {
-        let now = running.settings.now();
-        let mut merged = Merged::new(&now.windows, &now.rules, KEEP);
-        merged.clock(env.wall());
-        let since = env.wall().saturating_sub(KEEP);
-        merged.seed(said(&running.reader, since).unwrap_or_default());
-        for (site, lives) in shelf.all() {
-            let tenant = settings.site(&site).tenant;
-            for (life, open) in lives {
-                learn(&mut merged, &tenant, &site, life, &open.reader)?;
-            }
-        }
-        let merge = Box::new(running.merge());
-        let (env, settings) = (env.clone(), settings.clone());
-        Ok(Windows { env, settings, merged: Mutex::new(merged), merge })
+    pub fn open(
+        env: &Env,
+        settings: &CloudSettings,
+        running: &Running,
+        shelf: &Arc<Shelf>,
+    ) -> Result<Windows, ReadError> {
+        let (definitions, reader) = (running.settings.clone(), running.reader.clone());
+        let of = definitions.now();
+        let merged = begin(env, settings, &of, shelf, &reader)?;
+        let (env, settings, shelf, merge) = (env.clone(), settings.clone(), shelf.clone(), Box::new(running.merge()));
+        Ok(Windows { env, settings, definitions, shelf, reader, merged: Mutex::new(Defined { of, merged }), merge })
     }
 
-    fn merged(&self) -> MutexGuard<'_, Merged> {
+    fn merged(&self) -> MutexGuard<'_, Defined> {
         self.merged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins anew when the cloud's windows or rules are others by now. Reads the copies of all sites then.
+    fn follow(&self) {
+        let now = self.definitions.now();
+        let mut defined = self.merged();
+        if Arc::ptr_eq(&defined.of, &now) {
+            return;
+        }
+        if (&defined.of.windows, &defined.of.rules) != (&now.windows, &now.rules) {
+            match begin(&self.env, &self.settings, &now, &self.shelf, &self.reader) {
+                Ok(merged) => defined.merged = merged,
+                Err(error) => return tracing::warn!(%error, "what the sites said could not be read; the windows stay"),
+            }
+        }
+        defined.of = now;
     }
 
     /// Says what has changed since it was said last.
     pub async fn say(&self) {
-        let news = self.merged().news();
+        let news = self.merged().merged.news();
         if !news.is_empty() && !(self.merge)(news).await {
             tracing::warn!("panes over all sites could not be stored; they are said again after the next start");
         }
@@ -77,8 +99,9 @@ impl Consumer for Windows {
     async fn apply(&self, site: &str, life: Life, records: &[Record]) {
         let tenant = self.settings.site(site).tenant;
         let of = (life.origin, life.incarnation);
+        self.follow();
         {
-            let mut merged = self.merged();
+            let merged = &mut self.merged().merged;
             merged.clock(self.env.wall());
             for record in records.iter().filter(|record| is_of_windows(record.kind)) {
                 let seq = if planted::is(Bug::CountRevisionTwice) { Seq(0) } else { record.seq };
@@ -87,6 +110,27 @@ impl Consumer for Windows {
         }
         self.say().await;
     }
+}
+
+/// With what was said before, and all that the sites have said since.
+fn begin(
+    env: &Env,
+    settings: &CloudSettings,
+    now: &Settings,
+    shelf: &Shelf,
+    reader: &Reader,
+) -> Result<Merged, ReadError> {
+    let mut merged = Merged::new(&now.windows, &now.rules, KEEP);
+    merged.clock(env.wall());
+    let since = env.wall().saturating_sub(KEEP);
+    merged.seed(said(reader, since).unwrap_or_default());
+    for (site, lives) in shelf.all() {
+        let tenant = settings.site(&site).tenant;
+        for (life, open) in lives {
+            learn(&mut merged, &tenant, &site, life, &open.reader)?;
+        }
+    }
+    Ok(merged)
 }
 
 fn is_of_windows(kind: RecordKind) -> bool {
