@@ -57,7 +57,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// The only crates that may name a package.
-const OWNERS: [(&str, &[&str]); 13] = [
+const OWNERS: [(&str, &[&str]); 14] = [
     ("rmp-serde", &["millpond-core"]),
     ("cel", &["millpond-core"]),
     ("redb", &["millpond-store", "millpond-sim"]),
@@ -65,6 +65,7 @@ const OWNERS: [(&str, &[&str]); 13] = [
     ("automerge", &["millpond-proto"]),
     ("ractor", &["millpond-actors", "millpond-cluster"]),
     ("parquet", &["millpond-lake"]),
+    ("zstd", &["millpond-lake"]),
     ("axum", &["millpond-gateway"]),
     ("sonic-rs", &["millpond-gateway"]),
     ("quinn", &["millpond-cluster", "millpond-sim"]),
