@@ -69,11 +69,12 @@ pub use scan::{Filter, Row};
 pub use series::Series;
 pub use upkeep::{Lifecycle, Swept};
 
-/// A lake in a folder of this machine, which is there.
+/// A lake in a folder of this machine, which is there. What it says to have written is on the disk: who moves records here forgets them
+/// elsewhere after that.
 ///
 /// # Errors
 /// When the folder cannot be used.
 pub fn folder(path: &std::path::Path) -> std::io::Result<std::sync::Arc<dyn ObjectStore>> {
     let store = object_store::local::LocalFileSystem::new_with_prefix(path).map_err(std::io::Error::other)?;
-    Ok(std::sync::Arc::new(store.with_automatic_cleanup(true)))
+    Ok(std::sync::Arc::new(store.with_automatic_cleanup(true).with_fsync(true)))
 }

@@ -82,7 +82,8 @@ impl Lake {
         self.rewrite(&may_hold, &gone, Some(stone), &salt, now_ms).await
     }
 
-    /// Every file with events of the device, among all that are in the store: also of old manifests, and of none. Reads all of them.
+    /// Every file with events of the device, among those of all manifests that are kept. Reads all of them. Files that no manifest names, as
+    /// a writer that died leaves them, are not read: a sweep removes them.
     ///
     /// # Errors
     /// When a file can not be read.
