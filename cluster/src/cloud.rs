@@ -33,6 +33,8 @@ use millpond_core::{ids::Origin, record::Class};
 use millpond_env::Env;
 use millpond_gateway::port::{AskError, Json};
 use millpond_lake::{Lake, LakeError, Options};
+#[cfg(feature = "s3")]
+pub use millpond_lake::bucket;
 pub use millpond_lake::{ObjectStore, folder};
 use millpond_proto::{
     replication::Life,

@@ -92,6 +92,11 @@ impl Deref for Edge {
 /// Where a node of the cloud archives.
 fn lake_of(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
     let lake = &config.cloud.lake;
+    #[cfg(feature = "s3")]
+    if lake.starts_with("s3://") {
+        let told = |error: io::Error| Told::new(format!("cannot archive in {lake}")).failure(Failure::BadConfig).because(error);
+        return Ok(millpond_cluster::cloud::bucket(lake).map_err(told)?);
+    }
     if lake.contains("://") {
         let told = Told::new(format!("`cloud.lake` is {lake}, but this program archives in folders only"));
         return Err(told.code("MP0304").failure(Failure::BadConfig).hint("build it with --features s3").into());

@@ -78,3 +78,18 @@ pub fn folder(path: &std::path::Path) -> std::io::Result<std::sync::Arc<dyn Obje
     let store = object_store::local::LocalFileSystem::new_with_prefix(path).map_err(std::io::Error::other)?;
     Ok(std::sync::Arc::new(store.with_automatic_cleanup(true).with_fsync(true)))
 }
+
+/// A lake in a bucket, by the address `s3://BUCKET/PREFIX`. Keys, region and endpoint come from the environment, as other programs of
+/// S3 take them.
+///
+/// # Errors
+/// When the address or the environment is of no use. The bucket is not looked at.
+#[cfg(feature = "s3")]
+pub fn bucket(url: &str) -> std::io::Result<std::sync::Arc<dyn ObjectStore>> {
+    use object_store::{aws, prefix::PrefixStore};
+    let prefix = url.trim_start_matches("s3://").split_once('/').map_or("", |(_, prefix)| prefix).to_owned();
+    let builder = aws::AmazonS3Builder::from_env().with_url(url);
+    let builder = builder.with_conditional_put(aws::S3ConditionalPut::ETagMatch);
+    let store = builder.build().map_err(std::io::Error::other)?;
+    Ok(std::sync::Arc::new(PrefixStore::new(store, prefix)))
+}
