@@ -32,9 +32,9 @@ use millpond_actors::{Running, config::CloudSettings};
 use millpond_core::{ids::Origin, record::Class};
 use millpond_env::Env;
 use millpond_gateway::port::{AskError, Json};
-use millpond_lake::{Lake, LakeError, Options};
 #[cfg(feature = "s3")]
 pub use millpond_lake::bucket;
+use millpond_lake::{Lake, LakeError, Options};
 pub use millpond_lake::{ObjectStore, folder};
 use millpond_proto::{
     replication::Life,
@@ -145,8 +145,19 @@ impl Cloud {
         let mut retention = Retention::default();
         retention.rules[Class::Raw as usize].max_age_ms = settings.hot.as_millis();
         let (sinks, cache, ended) = (sinks::Measures::new(registry)?, Mutex::default(), CancellationToken::new());
-        let inner =
-            Arc::new(Inner { env, settings, shelf, measures, consumers, archive, retention, sinks, cache, ended, root });
+        let inner = Arc::new(Inner {
+            env,
+            settings,
+            shelf,
+            measures,
+            consumers,
+            archive,
+            retention,
+            sinks,
+            cache,
+            ended,
+            root,
+        });
         let started = Actor::spawn(None, root::Root, inner.clone()).await;
         let (root, _) = started.map_err(|error| CloudError::Actor(error.to_string()))?;
         let _ = inner.root.set(root);

@@ -276,7 +276,7 @@ impl Mesh {
         let started = Actor::spawn(None, MeshActor, arguments).await;
         let (actor, _) = started.map_err(|error| MeshError::Actor(error.to_string()))?;
         let life = Life { origin: own_origin, incarnation: running.opened.incarnation };
-        sites.join(actor.clone(), Own { life, site: running.site.clone() });
+        sites.join(actor.clone(), Own { life, site: running.site.clone(), reader: running.reader.clone() });
         let (to, others) = (actor.clone(), sites.clone());
         env.spawn(async move {
             while let Some(event) = events.recv().await {

@@ -17,6 +17,7 @@
 //! 3. What is told to be held is on disk.
 
 mod delivering;
+mod endurance;
 mod giving;
 mod measures;
 mod shelf;
@@ -36,6 +37,7 @@ use millpond_core::{ids::Origin, record::Track};
 use millpond_env::{Env, Mono};
 use millpond_gateway::port::{AskError, Json};
 use millpond_proto::{RangeSet, replication::Life, sites, wire};
+use millpond_store::Reader;
 use prometheus::Registry;
 use ractor::ActorRef;
 use serde_json::json;
@@ -76,6 +78,7 @@ pub(crate) struct Inner {
 pub(crate) struct Own {
     pub life: Life,
     pub site: Arc<millpond_actors::site::Site>,
+    pub reader: Reader,
 }
 
 #[derive(Default)]
@@ -98,6 +101,8 @@ struct Upward {
     connected: Option<String>,
     /// Why it is not.
     why: String,
+    /// It was connected in this life.
+    known: bool,
     /// Own records that it does not have, by track, and when that was.
     left: [(u64, Mono); 2],
     /// How many of them go a second, now and lately.
@@ -251,6 +256,7 @@ impl Sites {
                 self.0.env.spawn(taking::take(self.0.clone(), trusted.clone(), ended.clone()));
             }
             if !trusted.uplink.is_empty() {
+                self.0.env.spawn(delivering::watch(self.0.clone(), trusted.clone(), ended.clone()));
                 self.0.env.spawn(delivering::deliver(self.0.clone(), trusted, ended));
             }
         }

@@ -94,7 +94,9 @@ fn lake_of(config: &Config) -> anyhow::Result<Arc<dyn ObjectStore>> {
     let lake = &config.cloud.lake;
     #[cfg(feature = "s3")]
     if lake.starts_with("s3://") {
-        let told = |error: io::Error| Told::new(format!("cannot archive in {lake}")).failure(Failure::BadConfig).because(error);
+        let told = |error: io::Error| {
+            Told::new(format!("cannot archive in {lake}")).failure(Failure::BadConfig).because(error)
+        };
         return Ok(millpond_cluster::cloud::bucket(lake).map_err(told)?);
     }
     if lake.contains("://") {

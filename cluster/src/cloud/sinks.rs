@@ -4,11 +4,7 @@
 //! (`ORIGIN/INCARNATION/NUMBER`): whoever has an effect by it looks whether he knows the key. How far each sink has come is on disk after
 //! each delivery; a sink that fails holds up nobody but itself.
 
-use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -98,7 +94,10 @@ impl Measures {
     pub fn new(registry: &Registry) -> Result<Measures, prometheus::Error> {
         let opts = Opts::new;
         let measures = Measures {
-            records: IntCounterVec::new(opts("millpond_sink_records_total", "Records that a sink has taken"), &["sink"])?,
+            records: IntCounterVec::new(
+                opts("millpond_sink_records_total", "Records that a sink has taken"),
+                &["sink"],
+            )?,
             failures: IntCounterVec::new(
                 opts("millpond_sink_failures_total", "Deliveries that a sink has not taken; they are tried again"),
                 &["sink"],
@@ -259,7 +258,8 @@ impl Task {
         let mut cursors = self.cursors.get(&life).copied().unwrap_or_default();
         let mut any = false;
         for (at, through, classes) in [(0, results, RESULTS), (1, raw, EVENTS)] {
-            let wanted: Vec<Class> = classes.iter().copied().filter(|class| self.settings.classes.contains(class)).collect();
+            let wanted: Vec<Class> =
+                classes.iter().copied().filter(|class| self.settings.classes.contains(class)).collect();
             if cursors[at] >= through || wanted.is_empty() {
                 continue;
             }

@@ -37,7 +37,7 @@ use millpond_store::Reader;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, Upward};
+use super::{Inner, Upward, endurance::Endurance};
 use crate::{
     identity::Trusted,
     mesh::{
@@ -55,6 +55,8 @@ const LOOK_EVERY: Span = Span::from_secs(2);
 pub(super) const TAKE_OVER_MS: u64 = 10_000;
 /// Lives of other nodes that one node delivers at a time.
 const TAKEN_OVER_MAX: usize = 3;
+/// How often the time is reckoned that is left without the cloud.
+const WATCH_EVERY: Span = Span::from_secs(10);
 const BACK_OFF: Span = Span::from_millis(500);
 const BACK_OFF_MAX: Span = Span::from_secs(30);
 /// A lane with nothing to send looks again after this, should nobody wake it.
@@ -96,6 +98,38 @@ pub(super) async fn deliver(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: Can
     }
 }
 
+/// Says how long the node can go on without the cloud.
+pub(super) async fn watch(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: CancellationToken) {
+    let mut endurance = Endurance::default();
+    loop {
+        tokio::select! {
+            biased;
+            () = ended.cancelled() => return,
+            () = sites.env.sleep(WATCH_EVERY) => {}
+        }
+        let Some(own) = sites.own.get() else { continue };
+        let reader = own.reader.clone();
+        let Some(Ok(usage)) = sites.env.unblock(move || reader.stats()).await else { continue };
+        let left = sites.state().upward.get(&trusted.site).filter(|upward| upward.known).map(|upward| upward.left);
+        let share = |class: Class| {
+            let held: u64 = Class::ALL
+                .into_iter()
+                .filter(|other| other.track() == class.track())
+                .map(|class| usage.class(class).records)
+                .sum();
+            let left = left.map_or(held, |left| left[class.track() as usize].0);
+            left as f64 / held.max(1) as f64
+        };
+        let settings = sites.settings.now();
+        let shares = Class::ALL.map(share);
+        let hours = endurance.look(sites.env.now(), &usage, &settings.retention, shares);
+        for class in Class::ALL {
+            let labels = [trusted.site.as_str(), class.name()];
+            sites.measures.endurance.with_label_values(&labels).set(hours[class as usize]);
+        }
+    }
+}
+
 /// A connection from its beginning to its end.
 async fn deliver_to(
     sites: &Arc<Inner>,
@@ -113,7 +147,7 @@ async fn deliver_to(
     let mut feeding: BTreeMap<Life, Arc<Feeding>> = BTreeMap::new();
     loop {
         let brought = ask(sites, &link).await?;
-        sites.show_upward(&trusted.site, |upward| upward.connected = Some(address.clone()));
+        sites.show_upward(&trusted.site, |upward| (upward.connected, upward.known) = (Some(address.clone()), true));
         let on_offer = sites.ask_mesh(MeshMsg::OnOffer).await.ok_or("the node is stopping")?;
         sites.told_of_lives(&trusted.site, &on_offer, &brought);
         feeding.retain(|_, feed| !feed.ended.is_cancelled());

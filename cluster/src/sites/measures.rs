@@ -1,6 +1,6 @@
 //! What Prometheus is told of other sites.
 
-use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// By site each.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub(super) struct Measures {
     pub connected: IntGaugeVec,
     pub undelivered: IntGaugeVec,
     pub delivered_bytes: IntCounterVec,
+    pub endurance: GaugeVec,
 }
 
 impl Measures {
@@ -64,7 +65,15 @@ impl Measures {
                 opts("millpond_uplink_sent_bytes_total", "Bytes of records that were sent to the cloud"),
                 &["cloud", "lane"],
             )?,
+            endurance: GaugeVec::new(
+                opts(
+                    "millpond_uplink_offline_budget_hours",
+                    "How long the node can do without the cloud until it gives up what the cloud does not have, at the present rate",
+                ),
+                &["cloud", "class"],
+            )?,
         };
+        registry.register(Box::new(measures.endurance.clone()))?;
         for gauge in [&measures.lag, &measures.silent, &measures.connected, &measures.undelivered] {
             registry.register(Box::new(gauge.clone()))?;
         }
