@@ -458,6 +458,7 @@ impl Api {
             received,
             credit: self.front.credit(letter.payload.len()).await,
             receipt,
+            keeper: None,
         });
         match answer.await {
             Ok(Receipt::Stored { accepted, duplicates, rejected }) => {

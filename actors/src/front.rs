@@ -171,7 +171,7 @@ pub fn shard_of(device: &str, shards: usize) -> usize {
 }
 
 fn hand_over(plane: &Plane, submission: Submission) {
-    let Submission { batches, dead_letters, source, received, credit, receipt } = submission;
+    let Submission { batches, dead_letters, source, received, credit, receipt, keeper: _ } = submission;
     let shards = plane.shards.len();
     let mut parts: Vec<Vec<Inbound>> = (0..shards).map(|_| Vec::new()).collect();
     for inbound in batches {

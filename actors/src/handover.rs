@@ -13,7 +13,8 @@
 //! 2. What is learnt of a device is in the journal's state before an event of it is.
 //!
 //! A node that cannot be asked for [`PATIENCE`] is not waited for: the events are taken, and counted as unverified. Then one that is
-//! sent again may be there twice.
+//! sent again may be there twice. So what waits whose sender has gone meanwhile, and will send it again, is left to where that one went:
+//! it was not acknowledged.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -173,6 +174,10 @@ impl State {
         }
         self.held.clear();
         for submission in std::mem::take(&mut self.waiting) {
+            if submission.comes_again() {
+                tracing::debug!(door = submission.source.door, "who sent events has gone before they could be taken");
+                continue;
+            }
             // What comes behind one that waits, with one of its devices, must not overtake it (invariant 1).
             let waits = |device: &str| self.asking.contains(device) || self.held.contains_key(&device_hash(device));
             if devices(&submission).any(waits) {
@@ -210,5 +215,67 @@ fn homes_record(homes: &[Home]) -> Append {
         max_time: Timestamp::MIN,
         devices: Vec::new(),
         payload: record::encode(&homes).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_core::{batch::BatchBuilder, value::Value};
+    use millpond_gateway::port::{Inbound, Line, Receipt, Source};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn submission(device: &str, line: Option<&Line>) -> (Submission, oneshot::Receiver<Receipt>) {
+        let mut rows = BatchBuilder::default();
+        rows.begin(device);
+        rows.cell("v", Value::F64(1.0));
+        rows.end();
+        let (receipt, told) = oneshot::channel();
+        let submission = Submission {
+            batches: rows.finish().into_iter().map(|batch| Inbound { batch, block: None }).collect(),
+            dead_letters: Vec::new(),
+            source: Source { login: device.into(), door: "test" },
+            received: Timestamp::MIN,
+            credit: None,
+            receipt,
+            keeper: line.map(Line::keeper),
+        };
+        (submission, told)
+    }
+
+    /// Who sent what is handed on when the devices have arrived.
+    fn handed_on(state: &mut State, devices: &[&str]) -> Vec<String> {
+        let devices: Vec<String> = devices.iter().map(|device| (*device).to_owned()).collect();
+        let mut all = Vec::new();
+        state.settle(&devices, |submission| all.push(submission.source.login.to_string()));
+        all
+    }
+
+    #[test]
+    fn what_waited_is_left_to_its_sender_when_that_one_has_gone_and_keeps_it() {
+        let (stays, goes, mut state) = (Line::default(), Line::default(), State::default());
+        let (lines, mut told) = ([("stays", Some(&stays)), ("goes", Some(&goes)), ("keeps-nothing", None)], Vec::new());
+        for (device, line) in lines {
+            let (submission, receipt) = submission(device, line);
+            assert!(matches!(state.admit(submission), Way::Ask(devices) if devices == [device]));
+            told.push(receipt);
+        }
+        drop(goes);
+        assert_eq!(handed_on(&mut state, &["stays", "goes", "keeps-nothing"]), ["stays", "keeps-nothing"]);
+        assert!(told[1].try_recv().is_err(), "it is not acknowledged");
+    }
+
+    #[test]
+    fn submissions_with_a_common_device_keep_their_order() {
+        let mut state = State::default();
+        for _ in 0..2 {
+            let (submission, _) = submission("a", None);
+            assert!(matches!(state.admit(submission), Way::Ask(_)));
+        }
+        let (submission, _) = submission("b", None);
+        assert!(matches!(state.admit(submission), Way::Ask(devices) if devices == ["b"]));
+        assert_eq!(handed_on(&mut state, &["a"]), ["a", "a"]);
+        assert_eq!(handed_on(&mut state, &["b"]), ["b"]);
     }
 }

@@ -75,6 +75,7 @@ async fn publish(node: &Running, devices: &[&str], seconds: std::ops::Range<i64>
         received: BASE.saturating_add(Span::from_secs(100_000)),
         credit: node.node.credit(1000).await,
         receipt,
+        keeper: None,
     });
     answer.await.expect("a receipt")
 }
@@ -228,6 +229,7 @@ async fn dead_letters_are_replayed_when_they_pass() {
         received: BASE,
         credit: None,
         receipt,
+        keeper: None,
     });
     assert_eq!(answer.await, Ok(Receipt::Stored { accepted: 0, duplicates: 0, rejected: 1 }));
     let letters = node.node.dead_letters(Some("future_time".into()), None, None, 10).await.expect("dead letters");

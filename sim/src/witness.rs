@@ -2,7 +2,7 @@
 //! their health. It is the other half of the evidence, written down by those who cannot know what a node does inside.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher, Hasher},
 };
 
@@ -24,6 +24,9 @@ pub struct Witness {
     /// Publishes that were refused (507, 503, or a connection closed on them) and had to come again.
     pub refusals: u64,
     pub reconnects: u64,
+    /// Readings (device, sequence number) that a device had sent to a node without an acknowledgement when it gave up the connection, and to
+    /// which nodes.
+    pub stranded: BTreeMap<(u32, u64), BTreeSet<String>>,
     /// What operators asked for; the value of each change is its place in here.
     pub changes: Vec<Change>,
 }

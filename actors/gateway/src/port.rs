@@ -1,6 +1,6 @@
 //! What the gateway needs of the node behind it. The actors implement [`Node`]; the gateway knows nothing else of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +25,35 @@ pub struct Submission {
     pub credit: Option<OwnedSemaphorePermit>,
     /// Told once: after the commit that holds all of the above, or when it was refused.
     pub receipt: oneshot::Sender<Receipt>,
+    /// Who sends all of the above again when it is not acknowledged; `None` when part of it would never come again (QoS 0).
+    pub keeper: Option<Keeper>,
+}
+
+impl Submission {
+    /// Its sender is gone without an acknowledgement and keeps all of it: it comes again, here or to another node.
+    pub fn comes_again(&self) -> bool {
+        self.keeper.as_ref().is_some_and(Keeper::is_gone)
+    }
+}
+
+/// A sender who keeps what it sent until it is acknowledged. It can be told while its [`Line`] is there.
+#[derive(Clone, Debug)]
+pub struct Keeper(Weak<()>);
+
+impl Keeper {
+    pub fn is_gone(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+/// A door's end of a connection or request.
+#[derive(Debug, Default)]
+pub struct Line(Arc<()>);
+
+impl Line {
+    pub fn keeper(&self) -> Keeper {
+        Keeper(Arc::downgrade(&self.0))
+    }
 }
 
 #[derive(Debug)]

@@ -66,6 +66,10 @@ impl Line {
             self.floor.with_witness(|witness| {
                 witness.reconnects += 1;
                 witness.refusals += u64::from(error.is_some() && !flying.is_empty());
+                // With one node to go to it does not matter where they are.
+                for reading in flying.values().flatten().filter(|_| self.doors.len() > 1) {
+                    witness.stranded.entry(*reading).or_default().insert(self.doors[at].host.clone());
+                }
             });
             let mut backoff = Backoff::new(&mut rng);
             while connection.reopen(&self.env).await.is_err() {

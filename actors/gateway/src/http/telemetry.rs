@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     payload::{PayloadDecoder, PayloadError},
-    port::{Inbound, Receipt, Refusal, Source, Submission},
+    port::{Inbound, Line, Receipt, Refusal, Source, Submission},
 };
 
 const DOOR: &str = "http";
@@ -110,6 +110,8 @@ async fn submit(
     received: Received,
 ) -> Receipt {
     let (receipt, told) = oneshot::channel();
+    // It goes with the request, when the client does.
+    let line = Line::default();
     door.node.submit(Submission {
         batches,
         dead_letters,
@@ -117,6 +119,7 @@ async fn submit(
         received: door.env.wall(),
         credit: Some(received.credit),
         receipt,
+        keeper: Some(line.keeper()),
     });
     // The node drops a receipt unsaid only when the part that held the submission is gone.
     told.await.unwrap_or(Receipt::Refused(Refusal::Failed))

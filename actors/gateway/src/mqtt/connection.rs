@@ -34,7 +34,7 @@ use super::{
 use crate::{
     auth::Login,
     broker::{End, Sending, Session},
-    port::{Receipt, Refusal, Source},
+    port::{Keeper, Line, Receipt, Refusal, Source},
 };
 
 /// How long a connection may go on after it has to end.
@@ -56,15 +56,21 @@ pub(super) struct Ended {
     pub expiry_s: Option<u32>,
     /// The client was refused something without being told: it is not to come again at once.
     pub pause: bool,
+    /// The client is not there any more, and did not say that it goes.
+    pub lost: bool,
 }
 
 impl Ended {
     pub(super) fn told(reason: Reason) -> Ended {
-        Ended { why: reason.text(), reason: Some(reason), good_bye: false, expiry_s: None, pause: false }
+        Ended { reason: Some(reason), ..Ended::gone(reason.text()) }
     }
 
     pub(super) fn gone(why: &'static str) -> Ended {
-        Ended { why, reason: None, good_bye: false, expiry_s: None, pause: false }
+        Ended { why, reason: None, good_bye: false, expiry_s: None, pause: false, lost: false }
+    }
+
+    fn lost(why: &'static str) -> Ended {
+        Ended { lost: true, ..Ended::gone(why) }
     }
 }
 
@@ -102,6 +108,9 @@ pub(super) struct Connection {
     timer: Option<Timer>,
     stopped: Timer,
     draining: Option<Ended>,
+    /// As long as the client can be told that its publishes are kept, or has said itself that it goes.
+    line: Option<Line>,
+    keeper: Keeper,
     /// The socket takes no more bytes.
     deaf: bool,
     /// Publishes after a refused one are not acknowledged any more.
@@ -132,7 +141,7 @@ impl Connection {
         let Admitted { version, client_id, login, keep_alive, packet_bytes_max, expiry_s } = admitted;
         // Half as much again as the client promised; 0 is for ever.
         let keep_alive = (keep_alive > 0).then(|| Span::from_millis(i64::from(keep_alive) * 1500));
-        let now = door.env.now();
+        let (now, line) = (door.env.now(), Line::default());
         Connection {
             stream,
             version,
@@ -158,6 +167,8 @@ impl Connection {
             timer: keep_alive.map(|span| door.env.clock.timer(now.after(span))),
             stopped: door.stopped(),
             draining: None,
+            keeper: line.keeper(),
+            line: Some(line),
             deaf: false,
             mute: false,
             door,
@@ -257,6 +268,9 @@ impl Connection {
     fn drain(&mut self, ended: Ended) {
         if self.draining.is_none() {
             self.draining = Some(ended);
+            if ended.lost {
+                self.line = None;
+            }
             self.timer = Some(self.door.env.sleep(DRAIN_MAX));
         }
     }
@@ -282,8 +296,8 @@ impl Connection {
 
     fn read(&mut self, read: io::Result<usize>) -> Result<(), Ended> {
         match read {
-            Ok(0) => Err(Ended::gone("closed by the client")),
-            Err(_) => Err(Ended::gone("connection lost")),
+            Ok(0) => Err(Ended::lost("closed by the client")),
+            Err(_) => Err(Ended::lost("connection lost")),
             Ok(bytes) => {
                 self.door.metrics.received_bytes.inc_by(bytes as u64);
                 if self.keep_alive.is_some() {
@@ -319,7 +333,8 @@ impl Connection {
         let held = self.chunk.held.len();
         let submission = credit.is_some().then(|| {
             let received = self.door.env.wall();
-            self.ingest.submission(&mut self.chunk.held, &self.source, received, credit)
+            let keeper = self.chunk.comes_again.then(|| self.keeper.clone());
+            self.ingest.submission(&mut self.chunk.held, (&self.source, keeper), received, credit)
         });
         self.chunk.held.clear();
         let Some(mut entry) = self.chunk.entry() else { return Ok(()) };
@@ -380,7 +395,7 @@ impl Connection {
             self.acknowledge(id, reason);
             return Ok(());
         }
-        if !self.mute {
+        if !self.mute && self.draining.is_none() {
             tracing::warn!(client = %self.client_id, reason = reason.text(), "a publish is refused: the connection is closed");
         }
         self.mute = true;

@@ -139,7 +139,7 @@ impl Door {
         let Some(credit) = self.node.credit(held[0].payload.len()).await else { return false };
         let source = Source { login, door: NAME };
         let mut ingest = Ingest::default();
-        let (submission, receipt) = ingest.submission(&mut held, &source, self.env.wall(), Some(credit));
+        let (submission, receipt) = ingest.submission(&mut held, (&source, None), self.env.wall(), Some(credit));
         self.node.submit(submission);
         matches!(receipt.await, Ok(Receipt::Stored { .. }))
     }

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::codec::Text;
 use crate::{
     payload::{PayloadDecoder, PayloadError},
-    port::{Receipt, Source, Submission},
+    port::{Keeper, Receipt, Source, Submission},
 };
 
 /// What a topic is for.
@@ -77,7 +77,7 @@ impl Ingest {
     pub(super) fn submission(
         &mut self,
         held: &mut Vec<Held>,
-        source: &Source,
+        (source, keeper): (&Source, Option<Keeper>),
         received: Timestamp,
         credit: Option<OwnedSemaphorePermit>,
     ) -> (Submission, oneshot::Receiver<Receipt>) {
@@ -106,7 +106,7 @@ impl Ingest {
         self.malformed += dead_letters.len() as u64;
         let (receipt, told) = oneshot::channel();
         let batches = decoder.finish();
-        (Submission { batches, dead_letters, source: source.clone(), received, credit, receipt }, told)
+        (Submission { batches, dead_letters, source: source.clone(), received, credit, receipt, keeper }, told)
     }
 }
 

@@ -16,16 +16,32 @@ use super::{
 use crate::broker::{Message, SubscribeError, topic};
 
 /// The publishes of one read.
-#[derive(Default)]
 pub(super) struct Chunk {
     pub held: Vec<Held>,
     /// What the held payloads may take in memory.
     pub credit_bytes: usize,
+    /// The client keeps all that is held until it is acknowledged.
+    pub comes_again: bool,
     items: Vec<Item>,
     keeping: Vec<std::pin::Pin<Box<dyn Future<Output = bool> + Send>>>,
     publishes: usize,
     bytes: usize,
     spare: Vec<Item>,
+}
+
+impl Default for Chunk {
+    fn default() -> Chunk {
+        Chunk {
+            held: Vec::new(),
+            credit_bytes: 0,
+            comes_again: true,
+            items: Vec::new(),
+            keeping: Vec::new(),
+            publishes: 0,
+            bytes: 0,
+            spare: Vec::new(),
+        }
+    }
 }
 
 impl Chunk {
@@ -36,7 +52,7 @@ impl Chunk {
         }
         let items = std::mem::replace(&mut self.items, std::mem::take(&mut self.spare));
         let (publishes, bytes) = (std::mem::take(&mut self.publishes), std::mem::take(&mut self.bytes));
-        self.credit_bytes = 0;
+        (self.credit_bytes, self.comes_again) = (0, true);
         Some(Entry::new(items, publishes, bytes, std::mem::take(&mut self.keeping)))
     }
 
@@ -130,6 +146,7 @@ impl Connection {
                 self.chunk.items.push(Item { id: packet_id, fate: Fate::Submitted, message });
             }
             self.chunk.credit_bytes += credit_bytes(&publish.payload);
+            self.chunk.comes_again &= packet_id != 0;
             self.chunk.held.push(Held { topic: publish.topic, payload: publish.payload });
         } else if self.known.told {
             let message = self.message(&publish, chunk_bytes, false);

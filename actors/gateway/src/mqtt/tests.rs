@@ -118,6 +118,29 @@ async fn without_credit_the_socket_is_not_read() {
 }
 
 #[tokio::test]
+async fn what_a_lost_client_keeps_comes_again_and_nothing_else() {
+    let check = async |id: u16, says_goodbye: bool, expected: bool| {
+        let served = Served::open();
+        served.node.seen().holds = true;
+        let mut client = served.connect(Version::V5, "c").await;
+        client.publish("devices/a/telemetry", id, false, r#"{"t":1}"#).await;
+        client.ping().await;
+        assert!(!served.node.seen().held[0].comes_again(), "the client waits");
+        if says_goodbye {
+            client.send(&Packet::Disconnect(Disconnect { reason: 0, properties: Properties::default() })).await;
+        }
+        drop(client);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(served.node.seen().held[0].comes_again(), expected, "{id} {says_goodbye}");
+    };
+    check(1, false, true).await;
+    check(0, false, false).await;
+    check(1, true, false).await;
+}
+
+#[tokio::test]
 async fn subscribers_see_telemetry_after_its_commit() {
     let served = Served::open();
     let mut reader = served.connect(Version::V5, "reader").await;

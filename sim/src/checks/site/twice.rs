@@ -4,7 +4,8 @@
 //! off or died, so that its device sent it again to another node, and nobody whom that node could ask knew of it. The first node comes back
 //! with its record, and then there are two. So a second record is excused when
 //!
-//! 1. the device had no acknowledgement when it was written, and
+//! 1. the device had no acknowledgement when it was written; or none when it had sent the reading to the second node and gave up the connection,
+//!    while that node was cut off: what was on its way arrived when nobody waited for it any more, and
 //! 2. everybody who had the first one by then (the node that wrote it, and those who hold a copy that was written earlier) was down or
 //!    cut off at some time while the other node asked; or the other node itself was cut off or had just started.
 //!
@@ -99,15 +100,17 @@ fn is_excused(
 ) -> bool {
     let (first, second) = if written(site, one) <= written(site, other) { (one, other) } else { (other, one) };
     let again = written(site, second);
-    let sent = site.evidence.witness.devices[device as usize].readings.get(seq as usize - 1);
-    if sent.is_none_or(|sent| sent.acked.0.saturating_add(CLOCKS_NS) < again) {
-        return false;
-    }
     let troubled = |name: &str| {
         let asked = (again.saturating_sub(ASKS_NS), again.saturating_add(CLOCKS_NS));
         cut.get(name).is_some_and(|cut| cut.iter().any(|(from, to)| *from <= asked.1 && asked.0 <= *to))
     };
     let asks = site.member_of(second.0).is_some_and(|member| troubled(&member.node.name));
+    let witness = &site.evidence.witness;
+    let sent = witness.devices[device as usize].readings.get(seq as usize - 1);
+    if sent.is_none_or(|sent| sent.acked.0.saturating_add(CLOCKS_NS) < again) {
+        let stranded = witness.stranded.get(&(device, seq));
+        return asks && stranded.zip(site.member_of(second.0)).is_some_and(|(at, member)| at.contains(&member.node.name));
+    }
     let wrote = site.member_of(first.0).is_none_or(|member| troubled(&member.node.name));
     let held = site.members.iter().filter(|member| {
         let row = member.copies.get(&first.0).and_then(|copy| copy.book.records.get(&first.1));

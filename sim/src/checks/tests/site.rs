@@ -265,6 +265,21 @@ fn a_reading_that_nobody_could_ask_for_may_be_there_twice() {
     assert_eq!(excused(110, false), (true, 1));
     assert_eq!(excused(110, true), (false, 0), "it was acknowledged");
     assert_eq!(excused(20, false), (false, 0), "the node could be asked");
+    let stranded = |cut_off: &str, at: &str| {
+        let mut stage = stored_again();
+        stage.sent(0, 99).acked = second(101);
+        stage.evidence.nodes[WEST].copies.clear();
+        let mut cut = cut(110);
+        if let Fault::Partition { node, .. } = &mut cut.fault {
+            *node = cut_off.to_owned();
+        }
+        stage.evidence.injections.push(cut);
+        stage.evidence.witness.stranded.insert((0, 99), [at.to_owned()].into());
+        said(&mut stage, Promise::NothingTwice).is_empty()
+    };
+    assert!(stranded("west", "west"), "it was under way to the second node");
+    assert!(!stranded("edge", "west"), "the second node could ask, and hear that the device had gone");
+    assert!(!stranded("west", "edge"), "it was never sent there");
     let mut known = stored_again();
     known.sent(0, 99).acked = Sent::NEVER;
     known.evidence.injections.push(cut(110));
