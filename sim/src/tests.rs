@@ -259,10 +259,11 @@ fn version_skew_keeps_its_promises() {
 }
 
 /// Each is what was left of a bug.
-const REGRESSIONS: [(&str, &str); 3] = [
+const REGRESSIONS: [(&str, &str); 4] = [
     ("poison_among_others", include_str!("../regressions/poison_among_others.toml")),
     ("little_space", include_str!("../regressions/little_space.toml")),
     ("device_moves_on", include_str!("../regressions/device_moves_on.toml")),
+    ("sent_and_gone", include_str!("../regressions/sent_and_gone.toml")),
 ];
 
 #[test]
