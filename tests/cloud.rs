@@ -351,3 +351,82 @@ fn ninety_days_are_queried_aged_and_forgotten() {
     assert_eq!(days_of_cloud(&above, &others), left);
     [north, above].into_iter().for_each(Node::terminate);
 }
+
+const WHOLE: &str = r#"
+[[windows]]
+name = "ten"
+size = "10s"
+by = "site"
+idle_after = "1s"
+"#;
+const CLOUD: &str = r#"
+[[rules]]
+name = "busy"
+when = { type = "window", window = "ten", metric = "temperature", aggregate = "count", op = ">", value = 15.0 }
+
+[[cloud.sinks]]
+name = "panes"
+kind = "file"
+target = "panes.ndjson"
+classes = ["pane", "raw"]
+sites = ["mill"]
+"#;
+
+#[test]
+fn windows_and_alerts_span_sites_and_sinks_hand_on_what_came() {
+    let folder = folder();
+    let config = write(folder.path(), "edge.toml", WHOLE);
+    let above_config = write(folder.path(), "cloud.toml", &format!("{WHOLE}{CLOUD}"));
+    let cloud_data = folder.path().join("cloud");
+    let above = cloud(&cloud_data, &above_config, &["site.listen=127.0.0.1:0"]);
+    let door = above.site.expect("it is in a site").to_string();
+    let certificate = |data: &Path| data.join("identity/site.crt").display().to_string();
+    let sites: Vec<(Place, Node)> =
+        [("mill", "north"), ("bakery", "oven")].map(|(site, node)| Place::found(site, node, &config, &[])).into();
+    for (place, _) in &sites {
+        trust(&[&certificate(&place.data())], &cloud_data);
+        trust(&[&certificate(&cloud_data), "--uplink", &door], &place.data());
+    }
+    for (n, (_, node)) in sites.iter().enumerate() {
+        assert_eq!(
+            node.post("/v1/telemetry", "application/x-ndjson", &events(&format!("press-{n}"), 1, 100)),
+            Some(200)
+        );
+    }
+    // Ten readings of each site are in each window: neither site has seen twenty.
+    above.wait_for("a window of both sites", |above| {
+        let panes = above.get("/v1/windows/ten?limit=1000")["panes"].as_array().cloned().unwrap_or_default();
+        let whole = panes.iter().filter(|pane| pane["metrics"]["temperature"]["count"] == 20);
+        (whole.count() >= 8).then_some(())
+    });
+    above.wait_for("an alert over both", |above| {
+        let alerts = above.get("/v1/alerts")["alerts"].as_array().cloned().unwrap_or_default();
+        alerts.iter().any(|alert| alert["rule"] == "busy" && alert["fired"].is_number()).then_some(())
+    });
+    for (_, node) in &sites {
+        assert_eq!(node.get("/v1/alerts")["alerts"], Value::Array(Vec::new()), "a site sees no other");
+    }
+    let lines = above.wait_for("all that the mill said", |_| {
+        let text = std::fs::read_to_string(cloud_data.join("panes.ndjson")).unwrap_or_default();
+        let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let of = |class: &str| lines.iter().filter(|line| line["class"] == class).count();
+        (of("raw") == 100 && of("pane") >= 8).then_some(lines.clone())
+    });
+    assert!(lines.iter().all(|line| line["site"] == "mill"));
+    let keys: std::collections::BTreeSet<&str> = lines.iter().filter_map(|line| line["key"].as_str()).collect();
+    assert_eq!(keys.len(), lines.len(), "nothing came twice while nothing failed");
+    // Started again it does not begin anew.
+    above.terminate();
+    let listen = format!("site.listen={door}");
+    let above = cloud(&cloud_data, &above_config, &[&listen]);
+    let more = events("press-0", 101, 1);
+    assert_eq!(sites[0].1.post("/v1/telemetry", "application/x-ndjson", &more), Some(200));
+    above.wait_for("the next event", |_| {
+        let text = std::fs::read_to_string(cloud_data.join("panes.ndjson")).unwrap_or_default();
+        text.lines().any(|line| line.contains("\"seq\":101")).then_some(())
+    });
+    let text = std::fs::read_to_string(cloud_data.join("panes.ndjson")).unwrap_or_default();
+    assert_eq!(text.lines().filter(|line| line.contains("\"class\":\"raw\"")).count(), 101);
+    sites.into_iter().for_each(|(_, node)| node.terminate());
+    above.terminate();
+}

@@ -122,6 +122,8 @@ pub struct CloudSettings {
     /// Where events are archived as Parquet: a folder, relative to the data directory, or `s3://BUCKET/PREFIX` in a program that was
     /// built with the feature `s3`. Default: `lake`.
     pub lake: String,
+    /// The region that this node of the cloud lies in. Records that are bound to another one are not stored here. Default: none.
+    pub region: String,
     /// How often what is settled is moved into the archive. Default: 1m.
     pub archive_every: Span,
     /// How long records stay in the cloud node's own store besides; what is not archived stays longer. Default: 7d.
@@ -141,6 +143,7 @@ impl Default for CloudSettings {
         let days = |days: i64| Span::from_secs(days * 86_400);
         CloudSettings {
             lake: "lake".to_owned(),
+            region: String::new(),
             archive_every: Span::from_secs(60),
             hot: days(7),
             warm: days(90),
@@ -152,6 +155,12 @@ impl Default for CloudSettings {
 }
 
 impl CloudSettings {
+    /// Classes of a site's records that may not be stored here.
+    pub fn kept_out(&self, site: &str) -> Vec<Class> {
+        let site = self.site(site);
+        if site.region == self.region { Vec::new() } else { site.bound }
+    }
+
     /// Who a site is.
     pub fn site(&self, name: &str) -> SiteOfCloud {
         self.sites.iter().find(|site| site.site == name).cloned().unwrap_or_else(|| SiteOfCloud::unnamed(name))
@@ -170,6 +179,9 @@ pub struct SiteOfCloud {
     /// Where it lies, for example `eu-west`. Default: none.
     #[serde(default)]
     pub region: String,
+    /// Classes of records that must not leave the region: `alert`, `state`, `pane`, `raw`. Default: none.
+    #[serde(default)]
+    pub bound: Vec<Class>,
     /// What people call the place. Default: none.
     #[serde(default)]
     pub place: String,
@@ -178,7 +190,7 @@ pub struct SiteOfCloud {
 impl SiteOfCloud {
     fn unnamed(site: &str) -> SiteOfCloud {
         let (tenant, region, place) = (default_tenant(), String::new(), String::new());
-        SiteOfCloud { site: site.to_owned(), tenant, region, place }
+        SiteOfCloud { site: site.to_owned(), tenant, region, bound: Vec::new(), place }
     }
 }
 

@@ -20,6 +20,7 @@ use millpond_env::{Mono, Worker};
 use millpond_proto::{
     RangeSet,
     replication::{Life, RunKey},
+    sites::terms::class_of,
     uplink::{Brought, Delivery, LIVES_MAX, Lane, RANGES_MAX, Receipt, Sent, account::Account},
     wire::Stored,
 };
@@ -97,6 +98,8 @@ pub(super) struct State {
     next_stream: u64,
     /// Results may be there to be applied.
     apply: Arc<Notify>,
+    /// Classes that must not be stored here.
+    kept_out: Vec<Class>,
 }
 
 struct Entry {
@@ -143,7 +146,8 @@ impl Actor for Site {
         let apply = Arc::new(Notify::new());
         cloud.env.spawn(applying::apply(cloud.clone(), site.clone(), me.clone(), apply.clone()));
         let (lives, streams) = (BTreeMap::new(), BTreeMap::new());
-        let mut state = State { cloud, site, me, lives, streams, next_stream: 1, apply };
+        let kept_out = cloud.settings.kept_out(&site);
+        let mut state = State { cloud, site, me, lives, streams, next_stream: 1, apply, kept_out };
         known.into_iter().for_each(|life| state.open(life));
         Ok(state)
     }
@@ -308,9 +312,11 @@ impl State {
         self.measure();
     }
 
-    fn arrived(&mut self, arrived: Arrived) {
+    fn arrived(&mut self, mut arrived: Arrived) {
         let life = arrived.life;
-        let Some(entry) = self.lives.get_mut(&life) else { return refuse(&arrived, "it is not open") };
+        if !self.lives.contains_key(&life) {
+            return refuse(&arrived, "it is not open");
+        }
         if let Delivery::Sent(sent) = &arrived.delivery {
             let key = RunKey::of(&sent.run);
             if key.life != life || key.track != arrived.lane.track() || !sent.is_sound() {
@@ -318,13 +324,33 @@ impl State {
                 return refuse(&arrived, "a run that is not of its lane, or makes no sense");
             }
         }
+        self.keep_out(&mut arrived);
         if planted::is(Bug::ReceiptBeforeCommit)
             && let Delivery::Sent(sent) = &arrived.delivery
         {
             let _ = arrived.receipts.send(Receipt::Stored(stored_of(sent)));
         }
-        entry.queue.push(arrived);
+        if let Some(entry) = self.lives.get_mut(&life) {
+            entry.queue.push(arrived);
+        }
         self.work(life);
+    }
+
+    /// What is bound to another region counts as kept at the site, and never comes to this disk.
+    fn keep_out(&self, arrived: &mut Arrived) {
+        if self.kept_out.is_empty() {
+            return;
+        }
+        let Delivery::Sent(sent) = &mut arrived.delivery else { return };
+        let mut passed: RangeSet = sent.passed.iter().copied().collect();
+        sent.run.records.retain(|record| {
+            let stays = self.kept_out.contains(&class_of(record.kind));
+            if stays {
+                passed.insert(record.seq.0, record.seq.0);
+            }
+            !stays
+        });
+        sent.passed = passed.iter().collect();
     }
 
     /// Commits what has come, when nothing else of the life is being committed.

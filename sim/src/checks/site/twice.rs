@@ -109,7 +109,8 @@ fn is_excused(
     let sent = witness.devices[device as usize].readings.get(seq as usize - 1);
     if sent.is_none_or(|sent| sent.acked.0.saturating_add(CLOCKS_NS) < again) {
         let stranded = witness.stranded.get(&(device, seq));
-        return asks && stranded.zip(site.member_of(second.0)).is_some_and(|(at, member)| at.contains(&member.node.name));
+        return asks
+            && stranded.zip(site.member_of(second.0)).is_some_and(|(at, member)| at.contains(&member.node.name));
     }
     let wrote = site.member_of(first.0).is_none_or(|member| troubled(&member.node.name));
     let held = site.members.iter().filter(|member| {
