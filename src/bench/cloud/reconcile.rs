@@ -117,7 +117,14 @@ async fn deliver(
     until: millpond_env::Mono,
     events: &AtomicU64,
 ) -> anyhow::Result<()> {
-    let link = transport.call("cloud", &[door]).await.map_err(|why| anyhow!("the cloud cannot be reached: {why}"))?;
+    let link = loop {
+        match transport.call("cloud", &[door]).await {
+            Ok(link) => break link,
+            // It reads its trust files a moment after it is ready.
+            Err(why) if env.now() >= until => return Err(anyhow!("the cloud cannot be reached: {why}")),
+            Err(_) => env.sleep(Span::from_millis(100)).await,
+        }
+    };
     let (incarnation, lane, name) = (Incarnation(1), Lane::Live, "north".to_owned());
     let question = Question::Deliver { origin, incarnation, lane, name, windows: Vec::new() };
     let (mut out, mut receipts) = link.open(Class::Pane, wire::encode(&question)).await?;
