@@ -10,7 +10,7 @@ use millpond_store::{Reader, Replica, Store};
 use crate::{
     scenario::{Injection, Scenario},
     witness::Witness,
-    world::{core::Instant, disk::DiskStats, net::NetStats, trace::Divergence},
+    world::{clock::EPOCH, core::Instant, disk::DiskStats, net::NetStats, trace::Divergence},
 };
 
 /// One numbering of records: a node between two losses of its data.
@@ -42,6 +42,8 @@ pub struct NodeEvidence {
     pub copies: Vec<CopyEvidence>,
     /// Its copies of other sites' records.
     pub others: Vec<OtherCopy>,
+    /// What it told of the results of sites, when it is one of a cloud.
+    pub given: Vec<Given>,
     pub disk: DiskStats,
     pub boots: u32,
     /// Times at which the wall clock was changed, and by how many ns it was wrong from then on.
@@ -70,6 +72,24 @@ pub struct OtherCopy {
     pub replica: Result<Replica, String>,
 }
 
+/// Results of a life that a node of a cloud told of in one go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Boots of the node, and disks that it had lost.
+    pub boot: (u32, u32),
+    pub site: String,
+    pub life: Life,
+    /// In the order in which they were told.
+    pub records: Vec<GivenRecord>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenRecord {
+    pub seq: u64,
+    /// Lives in whose place something is said in it, and up to which number each was known.
+    pub of: Vec<(Life, u64)>,
+}
+
 /// Sizes at a point in time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
@@ -88,6 +108,13 @@ impl NodeEvidence {
     /// Why the journal could not be opened.
     pub fn reader(&self) -> Result<Reader, &str> {
         self.journal.as_ref().map(Store::reader).map_err(String::as_str)
+    }
+
+    /// When its wall clock said so, in true ms since 1970; drift is left out of account.
+    pub fn true_ms(&self, wall_ms: i64) -> i64 {
+        let began = |at: Instant| EPOCH.as_millis() + (at.0 / 1_000_000) as i64;
+        let said = self.clock_errors.iter().rev().map(|(at, error)| (*at, wall_ms - error / 1_000_000));
+        said.clone().find(|(at, ms)| *ms >= began(*at)).or_else(|| said.last()).map_or(wall_ms, |(_, ms)| ms)
     }
 }
 

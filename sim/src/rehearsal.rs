@@ -127,7 +127,8 @@ impl Rehearsal {
                     true => authority.founding_papers(&spec.name, members),
                     false => authority.papers(&spec.name),
                 });
-                node.trusts = spec.trusts.iter().map(|trust| trusted(options.seed, trust)).collect();
+                node.cloud = spec.cloud;
+                node.trusts = spec.trusts.iter().map(|trust| trusted(options.seed, trust, scenario)).collect();
                 node.config.node.name.clone_from(&spec.name);
                 let mates = scenario.nodes.iter().filter(|mate| mate.site == spec.site && mate.name != spec.name);
                 node.config.site.seeds.extend(mates.map(|mate| format!("{}:{}", mate.name, SITE_PORT)));
@@ -354,6 +355,7 @@ impl Rehearsal {
                     journal: opened.map(|(store, _)| store),
                     copies: open_copies(&self.world, node.host),
                     others: open_others(&self.world, node.host),
+                    given: node.listener.take(),
                     disk: self.world.disk(node.host).map(|disk| disk.stats()).unwrap_or_default(),
                     boots: self.world.boots(node.host),
                     name: node.name,
@@ -432,10 +434,12 @@ fn open_others(world: &World, host: HostId) -> Vec<OtherCopy> {
 }
 
 /// Another site as a box trusts it.
-fn trusted(seed: u64, trust: &TrustSpec) -> Trusted {
+fn trusted(seed: u64, trust: &TrustSpec, scenario: &Scenario) -> Trusted {
     let terms = Terms { classes: trust.classes.clone(), devices: trust.devices.clone(), ..Terms::default() };
     let addresses = trust.from.iter().map(|name| format!("{name}:{SITE_PORT}")).collect();
-    authority(seed, &trust.site).trusted(terms, addresses)
+    let cloud = scenario.cloud_of(&trust.site).filter(|_| trust.uplink);
+    let uplink = cloud.map(|node| format!("{}:{SITE_PORT}", node.name)).into_iter().collect();
+    Trusted { uplink, ..authority(seed, &trust.site).trusted(terms, addresses) }
 }
 
 fn authority(seed: u64, site: &str) -> Authority {

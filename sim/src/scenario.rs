@@ -106,6 +106,9 @@ pub struct NodeSpec {
     /// A site whose nodes the box calls with a certificate of an authority of its own. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stranger_to: Option<String>,
+    /// The box is a node of a cloud: it takes what the sites deliver that it trusts. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cloud: bool,
     /// Other sites with which the box exchanges records. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusts: Vec<TrustSpec>,
@@ -326,6 +329,7 @@ impl Scenario {
             }
         }
         let known = |name: &str| self.nodes.iter().any(|node| node.name == name);
+        self.check_clouds()?;
         for (at, node) in self.nodes.iter().enumerate() {
             for (of, trust) in node.trusts.iter().enumerate() {
                 let is_of_it = |name: &&String| {
@@ -371,5 +375,40 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    /// A cloud is one node of a site, and knows the sites that deliver to it.
+    fn check_clouds(&self) -> Result<(), BadScenario> {
+        let wrong = |place: String, message: String| Err(BadScenario::Wrong { place, message });
+        for (at, node) in self.nodes.iter().enumerate() {
+            let place = |key: &str| format!("node[{at}].{key}");
+            if node.cloud && node.site.is_none() {
+                return wrong(place("cloud"), "a node of a cloud belongs to a site: give it a `site`".to_owned());
+            }
+            let is_second = |other: &NodeSpec| other.cloud && other.site == node.site;
+            if node.cloud && self.nodes[..at].iter().any(is_second) {
+                return wrong(place("cloud"), "the site has a node of a cloud already".to_owned());
+            }
+            for (of, trust) in node.trusts.iter().enumerate().filter(|(_, trust)| trust.uplink) {
+                let place = format!("node[{at}].trusts[{of}].uplink");
+                let Some(site) = &node.site else {
+                    return wrong(place, "the node belongs to no site, so nothing can be delivered of it".to_owned());
+                };
+                let Some(cloud) = self.cloud_of(&trust.site) else {
+                    let message = format!("no node of site `{}` has `cloud = true`", trust.site);
+                    return wrong(place, message);
+                };
+                if !cloud.trusts.iter().any(|back| back.site == *site) {
+                    let message = format!("`{}` does not trust site `{site}`: it would take nothing", cloud.name);
+                    return wrong(place, message);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The node of a site that takes what other sites deliver.
+    pub fn cloud_of(&self, site: &str) -> Option<&NodeSpec> {
+        self.nodes.iter().find(|node| node.cloud && node.site.as_deref() == Some(site))
     }
 }

@@ -1,5 +1,7 @@
 //! Nodes as an operating system runs them: started, killed, stopped in good order, and started again when they end.
 
+mod listener;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -7,6 +9,7 @@ use std::{
 
 use millpond_actors::config::Config;
 use millpond_cluster::{
+    cloud::{Consumer, Parts},
     habits::Habits,
     identity::{Trusted, save_trusted},
     node::Node as Program,
@@ -16,6 +19,7 @@ use millpond_env::Env;
 use prometheus::{Registry, proto::MetricType};
 use tokio::sync::oneshot;
 
+pub use self::listener::Listener;
 use crate::{
     floor::Doors,
     tls::{self, Papers},
@@ -39,6 +43,10 @@ pub struct Node {
     /// What it is enrolled with, when it belongs to a site.
     pub papers: Option<Arc<Papers>>,
     pub habits: Habits,
+    /// It takes what other sites deliver.
+    pub cloud: bool,
+    /// Writes down what a node of a cloud tells of the results of sites, over all lives of its program.
+    pub listener: Listener,
     /// Other sites with which it exchanges records.
     pub trusts: Vec<Trusted>,
     /// Disks that it has lost.
@@ -96,6 +104,8 @@ impl Node {
             restart,
             papers: None,
             habits: Habits::default(),
+            cloud: false,
+            listener: Listener::default(),
             trusts: Vec::new(),
             lost_disks: 0,
             life,
@@ -125,8 +135,10 @@ impl Node {
         self.life.lock().phase = Phase::Starting;
         let (life, config) = (self.life.clone(), self.config.clone());
         let machine = (self.cores, self.habits);
+        let boot = (world.boots(self.host), self.lost_disks);
+        let listener = self.cloud.then(|| self.listener.of_boot(boot));
         let papers = self.papers.clone().map(|papers| (papers, self.lost_disks, self.trusts.clone()));
-        world.enter(self.host, || env.clone().spawn(live(env, life, config, machine, papers)));
+        world.enter(self.host, || env.clone().spawn(live(env, life, config, machine, papers, listener)));
     }
 
     /// Asks the program to end in good order.
@@ -186,6 +198,7 @@ async fn live(
     config: Config,
     (cores, habits): (usize, Habits),
     papers: Option<(Arc<Papers>, u32, Vec<Trusted>)>,
+    listener: Option<Arc<dyn Consumer>>,
 ) {
     if let Some((papers, lost_disks, trusts)) = papers {
         let disk = env.disk.as_ref();
@@ -196,7 +209,11 @@ async fn live(
         }
     }
     let provider = tls::provider(&env, "node");
-    let mut program = match Program::open_with(env, &config, cores, provider, habits).await {
+    let opened = match listener {
+        Some(listener) => Program::open_cloud(env, &config, cores, provider, habits, Parts { consumers: vec![listener], store: None }).await,
+        None => Program::open_with(env, &config, cores, provider, habits).await,
+    };
+    let mut program = match opened {
         Ok(program) => program,
         Err(error) => return life.set(Phase::Ended(chain(&error))),
     };

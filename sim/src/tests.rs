@@ -275,3 +275,49 @@ fn bugs_that_were_found_stay_fixed() {
         }
     }
 }
+
+/// A cloud and one box that delivers to it.
+const CLOUD: &str = r#"
+name = "cloud"
+about = "A cloud and a box."
+duration = "1s"
+
+[[node]]
+name = "above"
+site = "cloud"
+cloud = true
+trusts = [{ site = "mill", classes = [] }]
+
+[[node]]
+name = "north"
+site = "mill"
+trusts = [{ site = "cloud", classes = ["alert", "state", "pane", "raw"], uplink = true }]
+"#;
+
+#[test]
+fn a_cloud_that_cannot_be_is_refused_with_the_place() {
+    assert!(Scenario::parse(CLOUD).is_ok());
+    let complains = |from: &str, to: &str, place: &str, words: &str| {
+        let text = CLOUD.replace(from, to);
+        assert_ne!(text, CLOUD);
+        let said = Scenario::parse(&text).expect_err("it is refused").to_string();
+        assert!(said.starts_with(place) && said.contains(words), "{said}");
+    };
+    complains("site = \"cloud\"\ncloud", "cloud", "node[0].cloud", "give it a `site`");
+    complains("cloud = true", "cloud = false", "node[1].trusts[0].uplink", "no node of site `cloud`");
+    complains(
+        "name = \"north\"\nsite = \"mill\"",
+        "name = \"north\"",
+        "node[1].trusts[0].uplink",
+        "belongs to no site",
+    );
+    complains(
+        "\"mill\", classes = []",
+        "\"forge\", classes = []",
+        "node[1].trusts[0].uplink",
+        "does not trust site `mill`",
+    );
+    let again = "\n[[node]]\nname = \"beside\"\nsite = \"cloud\"\ncloud = true\n";
+    let said = Scenario::parse(&format!("{CLOUD}{again}")).expect_err("one is enough").to_string();
+    assert!(said.starts_with("node[2].cloud"), "{said}");
+}

@@ -563,10 +563,19 @@ impl Entry {
 }
 
 fn read_account(open: copies::Open) -> Result<Opened, String> {
-    let row = open.reader.get(Table::Meta, ACCOUNT).map_err(|error| error.to_string())?;
-    let account = row.map(|row| record::decode(&row)).transpose().map_err(|error| error.to_string())?;
+    let account = account_of(&open.reader)?;
     let usage = open.reader.stats().map_err(|error| error.to_string())?;
-    Ok(Opened { open, account: account.unwrap_or_default(), usage })
+    Ok(Opened { open, account, usage })
+}
+
+/// The account that a copy holds, an empty one before the first commit.
+///
+/// # Errors
+/// When the copy cannot be read.
+pub fn account_of(copy: &Reader) -> Result<Account, String> {
+    let row = copy.get(Table::Meta, ACCOUNT).map_err(|error| error.to_string())?;
+    let account = row.map(|row| record::decode(&row)).transpose().map_err(|error| error.to_string())?;
+    Ok(account.unwrap_or_default())
 }
 
 fn stored_of(sent: &Sent) -> Stored {

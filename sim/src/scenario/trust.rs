@@ -16,6 +16,9 @@ pub struct TrustSpec {
     /// Boxes of the other site from which this one fetches what it may have. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<String>,
+    /// Delivers the records of its own site, as far as they may leave, to the node of that site that is one of a cloud. Default: false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub uplink: bool,
 }
 
 fn all_devices() -> Vec<String> {

@@ -233,6 +233,7 @@ impl Stage {
             up: vec![(second(0), second(300))],
             samples: samples.collect(),
             others: Vec::new(),
+            given: Vec::new(),
             failed_starts: Default::default(),
         };
         let answer = |n: i64| Probe {
