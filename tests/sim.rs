@@ -9,7 +9,7 @@ use std::{
 use crate::support::MILLPOND;
 
 /// Those of them with boxes that belong together.
-const SITES: [&str; 10] = [
+const SITES: [&str; 15] = [
     "node_dies",
     "partition_heals",
     "node_wiped",
@@ -20,8 +20,13 @@ const SITES: [&str; 10] = [
     "version_skew",
     "site_to_site",
     "twenty_boxes",
+    "cloud_unreachable_7d",
+    "reconnect_all_sites",
+    "cloud_crash_storm",
+    "two_uplinks",
+    "site_wiped",
 ];
-const SHIPPED: [&str; 17] = [
+const SHIPPED: [&str; 22] = [
     "offline_24h",
     "crash_storm",
     "disk_full",
@@ -39,6 +44,11 @@ const SHIPPED: [&str; 17] = [
     "version_skew",
     "site_to_site",
     "twenty_boxes",
+    "cloud_unreachable_7d",
+    "reconnect_all_sites",
+    "cloud_crash_storm",
+    "two_uplinks",
+    "site_wiped",
 ];
 
 const SMALL: &str = r#"name = "small"

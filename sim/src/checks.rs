@@ -15,6 +15,12 @@
 //! | `twin_never_lost` | acknowledged changes of twins, devices and rules; the tables of a site's nodes |
 //! | `keeps_to_terms` | copies of another site's records; its journals and what it lets leave |
 //!
+//! | `causal_order` | what a node of a cloud told of results; the copies that it has |
+//! | `edge_and_cloud_agree` | panes as the cloud's copies tell them; as a node of the site does |
+//! | `live_first` | acknowledged readings; when the cloud had them on its disk |
+//!
+//! What a cloud has of the sites that deliver to it is held against those sites' journals by `ledger_closes` too ([`cloud`]).
+//!
 //! Nodes of a site keep the first three together as well ([`site`]): a reading may stand in the journal of any of them, but of one.
 //!
 //! A checker that errs on the side of the node says where in a comment. What is not compared: standard deviations, quantiles, and
@@ -23,6 +29,7 @@
 mod alerts_once;
 mod bits;
 mod calm;
+mod cloud;
 mod expected;
 mod health_is_honest;
 mod journal;
@@ -73,6 +80,12 @@ pub struct Found {
     pub epoch: u32,
     /// Parts of records of other sites.
     pub of_other_sites: u64,
+    /// Records that the cloud has and a site too; results that it told of; panes that both tell.
+    pub in_cloud: u64,
+    pub given: u64,
+    pub agreed: u64,
+    /// Readings that came to the cloud while older ones were still to come.
+    pub live_beside_backlog: u64,
     /// Notifications that a receiver took more than once.
     pub repeated_notifications: u64,
 }
@@ -92,6 +105,7 @@ pub fn check(evidence: &Evidence) -> (Vec<Broken>, Found) {
         broken.extend(said);
         found.of_other_sites = compared;
     }
+    broken.extend(cloud::check(evidence, &mut found));
     broken.extend(expected::check(evidence, &found));
     (broken, found)
 }
@@ -138,13 +152,16 @@ fn check_node(node: &NodeEvidence, evidence: &Evidence, found: &mut Found) -> Ve
             (Promise::AlertsOnce, Ok((journal, _))) => {
                 found.repeated_notifications += alerts_once::check(node, journal, evidence, &mut said);
             }
-            // Of sites.
+            // Of sites and clouds.
             (
                 Promise::Converges
                 | Promise::LedgerCloses
                 | Promise::NobodyImpersonates
                 | Promise::TwinNeverLost
-                | Promise::KeepsToTerms,
+                | Promise::KeepsToTerms
+                | Promise::CausalOrder
+                | Promise::EdgeAndCloudAgree
+                | Promise::LiveFirst,
                 Ok(_),
             ) => {}
         }

@@ -20,7 +20,7 @@ pub enum Promise {
     HealthIsHonest,
     /// Nodes of a site that are up and linked hold the same records, say the same panes, and agree on where devices are at home.
     Converges,
-    /// What copies of a journal say that they cover is what the journal holds.
+    /// What copies of a journal say that they cover is what the journal holds; a cloud has every record of its sites, or says where it is.
     LedgerCloses,
     /// A record in a copy is one that its origin wrote, byte for byte, and origins are nodes of the site.
     NobodyImpersonates,
@@ -28,10 +28,16 @@ pub enum Promise {
     TwinNeverLost,
     /// A box that fetches another site's records has all that it may have, once, and nothing else.
     KeepsToTerms,
+    /// A node of a cloud tells of each life's results in order, and of what was said in its place after it.
+    CausalOrder,
+    /// The panes of a site are the same whether its nodes are asked or the cloud.
+    EdgeAndCloudAgree,
+    /// What is new comes to the cloud at once, however much from before is still to come.
+    LiveFirst,
 }
 
 impl Promise {
-    pub const ALL: [Promise; 11] = [
+    pub const ALL: [Promise; 14] = [
         Promise::NothingLost,
         Promise::NothingTwice,
         Promise::PanesAgree,
@@ -43,6 +49,9 @@ impl Promise {
         Promise::NobodyImpersonates,
         Promise::TwinNeverLost,
         Promise::KeepsToTerms,
+        Promise::CausalOrder,
+        Promise::EdgeAndCloudAgree,
+        Promise::LiveFirst,
     ];
 
     pub fn all() -> Vec<Promise> {
@@ -62,6 +71,9 @@ impl Promise {
             Promise::NobodyImpersonates => "nobody_impersonates",
             Promise::TwinNeverLost => "twin_never_lost",
             Promise::KeepsToTerms => "keeps_to_terms",
+            Promise::CausalOrder => "causal_order",
+            Promise::EdgeAndCloudAgree => "edge_and_cloud_agree",
+            Promise::LiveFirst => "live_first",
         }
     }
 }

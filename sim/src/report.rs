@@ -56,6 +56,16 @@ pub struct Counts {
     /// Parts of other sites' records that boxes have: rows, panes, alerts.
     #[serde(default)]
     pub of_other_sites: u64,
+    /// Records of sites that the cloud has, results that it told of, and panes that it was asked for.
+    #[serde(default)]
+    pub in_cloud: u64,
+    #[serde(default)]
+    pub given: u64,
+    #[serde(default)]
+    pub agreed: u64,
+    /// Readings that came to the cloud while older ones were still to come.
+    #[serde(default)]
+    pub live_beside_backlog: u64,
     pub notifications: u64,
     pub refusals: u64,
     pub reconnects: u64,
@@ -158,6 +168,10 @@ pub fn of(evidence: &Evidence, run: Run) -> Report {
             stored_again: found.stored_again,
             changes_acknowledged: witness.acknowledged_changes(),
             of_other_sites: found.of_other_sites,
+            in_cloud: found.in_cloud,
+            given: found.given,
+            agreed: found.agreed,
+            live_beside_backlog: found.live_beside_backlog,
             notifications: witness.notifications.len() as u64,
             refusals: witness.refusals,
             reconnects: witness.reconnects,

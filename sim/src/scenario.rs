@@ -241,6 +241,10 @@ pub struct Expect {
     pub changes: u64,
     /// The latest epoch of a document of a site.
     pub epoch: u32,
+    /// Records of sites that the cloud has at the end.
+    pub in_cloud: u64,
+    /// Readings that came to the cloud while older ones of the same node were still to come.
+    pub live_beside_backlog: u64,
     /// Times that a node's certificate ran out.
     pub certificates_expired: u64,
     /// The program of no node may have been started more often.

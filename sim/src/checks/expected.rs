@@ -23,6 +23,8 @@ pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
         ("receipts for what was given up", expect.drops, found.receipts),
         ("acknowledged changes", expect.changes, evidence.witness.acknowledged_changes()),
         ("certificates that ran out", expect.certificates_expired, evidence.nodes.iter().map(expired).sum()),
+        ("records in the cloud", expect.in_cloud, found.in_cloud),
+        ("readings that came beside a backlog", expect.live_beside_backlog, found.live_beside_backlog),
         ("epochs of a document", u64::from(expect.epoch), u64::from(found.epoch)),
     ];
     let short = least.into_iter().filter(|(_, wanted, got)| got < wanted);

@@ -26,7 +26,10 @@ use millpond_core::{
 use millpond_proto::{sites::terms::class_of, twin::Reported};
 use millpond_store::{Reader, RecordRef};
 
-use super::tally::{Findings, Tally};
+use super::{
+    cloud,
+    tally::{Findings, Tally},
+};
 use crate::{
     evidence::{Evidence, Life, NodeEvidence},
     promise::{Broken, Promise},
@@ -58,9 +61,17 @@ fn trusts_of<'a>(evidence: &'a Evidence, name: &str) -> &'a [TrustSpec] {
 fn of_node(node: &NodeEvidence, evidence: &Evidence, said: &mut Findings) -> u64 {
     let (mut missing, mut more, mut unasked, mut unreadable) =
         (Tally::default(), Tally::default(), Tally::default(), Tally::default());
-    let taken: Vec<&TrustSpec> =
-        trusts_of(evidence, &node.name).iter().filter(|trust| !trust.from.is_empty()).collect();
     let own_site = evidence.site_of(node).unwrap_or_default();
+    let is_cloud = evidence.scenario.cloud_of(own_site).is_some_and(|cloud| cloud.name == node.name);
+    let brings = |giver: &&NodeEvidence| is_cloud && cloud::uplink_of(evidence, &giver.name, own_site).is_some();
+    let is_brought = |site: &str| {
+        let of_site = evidence.nodes.iter().filter(|giver| evidence.site_of(giver) == Some(site));
+        of_site.into_iter().any(|giver| brings(&giver))
+    };
+    let taken: Vec<&TrustSpec> = trusts_of(evidence, &node.name)
+        .iter()
+        .filter(|trust| !trust.from.is_empty() || is_brought(&trust.site))
+        .collect();
     let mut compared = 0;
     for copy in &node.others {
         if let Err(why) = &copy.replica {
@@ -73,7 +84,9 @@ fn of_node(node: &NodeEvidence, evidence: &Evidence, said: &mut Findings) -> u64
     for trust in taken {
         let givers: Vec<&NodeEvidence> =
             evidence.nodes.iter().filter(|other| evidence.site_of(other) == Some(&trust.site)).collect();
-        let terms = trust.from.iter().find_map(|name| trusts_of(evidence, name).iter().find(|t| t.site == own_site));
+        let asked = trust.from.iter().map(|name| &**name);
+        let mut asked = asked.chain(givers.iter().filter(|giver| brings(giver)).map(|giver| &*giver.name));
+        let terms = asked.find_map(|name| trusts_of(evidence, name).iter().find(|trust| trust.site == own_site));
         for giver in givers {
             let Ok(journal) = giver.reader() else { continue };
             let gate = Gate::new(terms, giver);

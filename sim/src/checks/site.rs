@@ -21,9 +21,14 @@ use millpond_core::{
     ids::{Origin, Seq},
     record::Class,
 };
-use millpond_store::{Held, Reader};
+use millpond_store::{Held, Reader, Replica};
 
-use self::book::Book;
+pub(super) use self::{
+    book::{Book, Reading, Row, sequence_of},
+    converges::is_settled,
+    panes::{Name, describe, told_by, uncertain},
+    twice::cut_off,
+};
 use super::{Found, tally::Findings};
 use crate::{
     evidence::{Evidence, Life, NodeEvidence},
@@ -31,27 +36,27 @@ use crate::{
 };
 
 /// What a site's nodes have on their disks.
-struct Site<'a> {
-    evidence: &'a Evidence,
-    members: Vec<Member<'a>>,
+pub(super) struct Site<'a> {
+    pub evidence: &'a Evidence,
+    pub members: Vec<Member<'a>>,
     /// Journals that are there, with the number of the member that has them.
-    journals: BTreeMap<Life, (usize, Book)>,
+    pub journals: BTreeMap<Life, (usize, Book)>,
     /// Journals that are gone, as far as all copies of them together reach.
-    lost: BTreeMap<Life, Book>,
+    pub lost: BTreeMap<Life, Book>,
 }
 
-struct Member<'a> {
-    node: &'a NodeEvidence,
+pub(super) struct Member<'a> {
+    pub node: &'a NodeEvidence,
     reader: Reader,
-    copies: BTreeMap<Life, Copy>,
+    pub copies: BTreeMap<Life, Copy>,
     /// Copies that could not be read, and why.
     unreadable: Vec<String>,
 }
 
-struct Copy {
-    reader: Reader,
-    held: Held,
-    book: Book,
+pub(super) struct Copy {
+    pub reader: Reader,
+    pub held: Held,
+    pub book: Book,
 }
 
 /// Checks what the nodes of a site have promised together. A site of which a journal cannot be read is not checked: that was said.
@@ -77,7 +82,13 @@ pub fn check(name: &str, evidence: &Evidence, found: &mut Found) -> Vec<Broken> 
             Promise::LedgerCloses => ledger::closes(&site, &mut said),
             Promise::NobodyImpersonates => ledger::nobody_impersonates(&site, &mut said),
             Promise::TwinNeverLost => found.epoch = found.epoch.max(twins::check(&site, &mut said)),
-            Promise::StaysBounded | Promise::AlertsOnce | Promise::HealthIsHonest | Promise::KeepsToTerms => {}
+            Promise::StaysBounded
+            | Promise::AlertsOnce
+            | Promise::HealthIsHonest
+            | Promise::KeepsToTerms
+            | Promise::CausalOrder
+            | Promise::EdgeAndCloudAgree
+            | Promise::LiveFirst => {}
         }
         broken.extend(said.finish());
     }
@@ -86,7 +97,7 @@ pub fn check(name: &str, evidence: &Evidence, found: &mut Found) -> Vec<Broken> 
 
 impl<'a> Site<'a> {
     /// `None` when the journal of a node cannot be opened.
-    fn read(nodes: Vec<&'a NodeEvidence>, evidence: &'a Evidence) -> Result<Option<Site<'a>>, String> {
+    pub fn read(nodes: Vec<&'a NodeEvidence>, evidence: &'a Evidence) -> Result<Option<Site<'a>>, String> {
         let mut site = Site { evidence, members: Vec::new(), journals: BTreeMap::new(), lost: BTreeMap::new() };
         for (number, node) in nodes.into_iter().enumerate() {
             let Ok(reader) = node.reader() else { return Ok(None) };
@@ -97,11 +108,7 @@ impl<'a> Site<'a> {
             let mut member = Member { node, reader, copies: BTreeMap::new(), unreadable: Vec::new() };
             for copy in &node.copies {
                 match &copy.replica {
-                    Ok(replica) => {
-                        let (reader, held) = (replica.reader(), replica.held().clone());
-                        let book = Book::of_copy(&reader, &evidence.witness)?;
-                        member.copies.insert(copy.life, Copy { reader, held, book });
-                    }
+                    Ok(replica) => drop(member.copies.insert(copy.life, Copy::read(replica, evidence)?)),
                     Err(why) => member.unreadable.push(format!("of {}: {why}", short(copy.life))),
                 }
             }
@@ -117,12 +124,12 @@ impl<'a> Site<'a> {
         Ok(Some(site))
     }
 
-    fn is_of_member(&self, life: Life) -> bool {
+    pub fn is_of_member(&self, life: Life) -> bool {
         self.members.iter().any(|member| member.node.life.0 == life.0)
     }
 
     /// Each life once.
-    fn books(&self) -> impl Iterator<Item = (Life, &Book)> {
+    pub fn books(&self) -> impl Iterator<Item = (Life, &Book)> {
         let lost = self.lost.iter().map(|(life, book)| (*life, book));
         self.journals.iter().map(|(life, (_, book))| (*life, book)).chain(lost)
     }
@@ -154,12 +161,12 @@ impl<'a> Site<'a> {
     }
 
     /// The member to which a life belongs, or did.
-    fn member_of(&self, life: Life) -> Option<&Member<'a>> {
+    pub fn member_of(&self, life: Life) -> Option<&Member<'a>> {
         self.members.iter().find(|member| member.node.life.0 == life.0)
     }
 
     /// Members that know of all journals. One that came back without its disk does not ask for what it wrote before, and answers without it.
-    fn witnesses(&self) -> impl Iterator<Item = &Member<'a>> {
+    pub fn witnesses(&self) -> impl Iterator<Item = &Member<'a>> {
         self.members.iter().filter(|member| !self.lost.keys().any(|life| life.0 == member.node.life.0))
     }
 
@@ -170,6 +177,12 @@ impl<'a> Site<'a> {
 }
 
 impl Copy {
+    pub fn read(replica: &Replica, evidence: &Evidence) -> Result<Copy, String> {
+        let (reader, held) = (replica.reader(), replica.held().clone());
+        let book = Book::of_copy(&reader, &evidence.witness)?;
+        Ok(Copy { reader, held, book })
+    }
+
     /// Whether a record is here, or was and gave way.
     fn accounts_for(&self, class: Class, seq: u64) -> bool {
         self.book.records.contains_key(&seq) || seq <= self.held.class_floor(class).0
@@ -177,6 +190,6 @@ impl Copy {
 }
 
 /// A life for a reader.
-fn short((origin, incarnation): Life) -> String {
+pub(super) fn short((origin, incarnation): Life) -> String {
     format!("{}/{}", origin.short(), incarnation.0)
 }

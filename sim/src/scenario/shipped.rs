@@ -8,7 +8,7 @@ pub struct Shipped {
 }
 
 /// In the order of `sim list`.
-pub const SHIPPED: [Shipped; 17] = [
+pub const SHIPPED: [Shipped; 22] = [
     Shipped { name: "offline_24h", text: include_str!("../../scenarios/offline_24h.toml") },
     Shipped { name: "crash_storm", text: include_str!("../../scenarios/crash_storm.toml") },
     Shipped { name: "disk_full", text: include_str!("../../scenarios/disk_full.toml") },
@@ -26,6 +26,11 @@ pub const SHIPPED: [Shipped; 17] = [
     Shipped { name: "version_skew", text: include_str!("../../scenarios/version_skew.toml") },
     Shipped { name: "site_to_site", text: include_str!("../../scenarios/site_to_site.toml") },
     Shipped { name: "twenty_boxes", text: include_str!("../../scenarios/twenty_boxes.toml") },
+    Shipped { name: "cloud_unreachable_7d", text: include_str!("../../scenarios/cloud_unreachable_7d.toml") },
+    Shipped { name: "reconnect_all_sites", text: include_str!("../../scenarios/reconnect_all_sites.toml") },
+    Shipped { name: "cloud_crash_storm", text: include_str!("../../scenarios/cloud_crash_storm.toml") },
+    Shipped { name: "two_uplinks", text: include_str!("../../scenarios/two_uplinks.toml") },
+    Shipped { name: "site_wiped", text: include_str!("../../scenarios/site_wiped.toml") },
 ];
 
 pub fn shipped(name: &str) -> Option<&'static Shipped> {

@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 use millpond_core::{
     block,
     ids::{Incarnation, Seq},
-    record::{self, Class, DropRange, Home, LeftOut, RecordKind},
+    record::{self, Class, DropRange, Home, LeftOut, RecordKind, Track},
     window::LateEvent,
 };
 use millpond_store::{Reader, RecordRef};
@@ -49,6 +49,8 @@ pub struct Row {
     pub said_ms: i64,
     /// When it was written here.
     pub written_ms: i64,
+    /// It leaves events out of windows.
+    pub leaves_out: bool,
 }
 
 impl Book {
@@ -103,7 +105,9 @@ impl Book {
         let class = row.kind.class();
         let said = (row.kind as u8, row.hlc.0, row.rows, row.min_time.0, row.max_time.0, row.payload);
         let digest = FixedState::with_seed(3).hash_one(said);
-        let kept = Row { class, digest, said_ms: row.hlc.wall_ms(), written_ms: row.written_ms };
+        let (said_ms, written_ms) = (row.hlc.wall_ms(), row.written_ms);
+        let leaves_out = row.kind == RecordKind::LeftOut;
+        let kept = Row { class, digest, said_ms, written_ms, leaves_out };
         self.records.insert(row.seq.0, kept);
         self.next_seq = self.next_seq.max(row.seq.0 + 1);
         match row.kind {
@@ -131,6 +135,18 @@ impl Book {
             self.readings.extend(seqs.map(|seq| ((*device, seq), row.seq.0)));
         }
     }
+}
+
+/// The numbers of the records of a track, ascending.
+pub fn sequence_of(reader: &Reader, track: Track) -> Result<Vec<u64>, String> {
+    let mut all = Vec::new();
+    each(reader, |row| {
+        if row.kind.class().track() == track {
+            all.push(row.seq.0);
+        }
+    })?;
+    all.sort_unstable();
+    Ok(all)
 }
 
 fn each(reader: &Reader, mut f: impl FnMut(&RecordRef<'_>)) -> Result<(), String> {

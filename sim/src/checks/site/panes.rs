@@ -157,7 +157,7 @@ fn window(modelled: &mut Modelled, key: u32, start: i64, end: i64) -> &mut model
 }
 
 /// Stretches of event time of which journals that are gone may have held more than their copies.
-fn uncertain(site: &Site<'_>) -> Vec<(Timestamp, Timestamp)> {
+pub fn uncertain(site: &Site<'_>) -> Vec<(Timestamp, Timestamp)> {
     let member = |name: &str| site.members.iter().any(|member| member.node.name == name);
     let lost = site.evidence.injections.iter().filter_map(|injection| match &injection.fault {
         Fault::Wipe { node, .. } if member(node) => {

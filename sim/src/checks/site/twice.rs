@@ -131,7 +131,7 @@ fn ns(ms: i64) -> u64 {
 }
 
 /// When nobody could ask the node anything, with the time it takes to be linked again.
-fn cut_off(node: &NodeEvidence, evidence: &Evidence) -> Vec<(u64, u64)> {
+pub fn cut_off(node: &NodeEvidence, evidence: &Evidence) -> Vec<(u64, u64)> {
     debug_assert_eq!(true_time(Instant(0)), EPOCH);
     let mut all: Vec<(u64, u64)> = Vec::new();
     let mut down = 0;

@@ -1,0 +1,156 @@
+//! The promises of a cloud: what its node has of each site that delivers to it, against the journals and copies of that site's nodes.
+//!
+//! What a checker takes for known: everything heals before the end, so that a site can reach its cloud for as long as the scenario
+//! settles. What was written within [`ON_ITS_WAY_MS`] before the nodes were asked to end may be on its way. What the terms keep at a site
+//! is held against them by [`keeps_to_terms`](super::keeps_to_terms); here only sites are compared that let everything out.
+
+mod agree;
+mod ledger;
+mod live;
+mod once;
+mod order;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use millpond_core::record::{Class, Track};
+use millpond_proto::RangeSet;
+use millpond_store::Held;
+
+use super::{
+    Found,
+    site::{Copy, Site, short},
+    tally::{Findings, true_time},
+};
+use crate::{
+    evidence::{Evidence, Life, NodeEvidence},
+    promise::{Broken, Promise},
+    scenario::TrustSpec,
+    world::core::Instant,
+};
+
+/// What was written in the last moments may be on its way.
+const ON_ITS_WAY_MS: i64 = 15_000;
+
+/// What the cloud has of one site, and the site itself.
+struct Delivered<'a> {
+    /// The cloud's node.
+    cloud: &'a NodeEvidence,
+    name: &'a str,
+    site: Site<'a>,
+    copies: BTreeMap<Life, Copy>,
+    /// By number of the member: whether it delivers.
+    delivers: Vec<bool>,
+    /// True time from which on records may be on their way, in ms since 1970.
+    until: i64,
+}
+
+/// Checks what the nodes of clouds promise of the sites that deliver to them.
+pub fn check(evidence: &Evidence, found: &mut Found) -> Vec<Broken> {
+    let mut broken = Vec::new();
+    for spec in evidence.scenario.nodes.iter().filter(|spec| spec.cloud) {
+        let (Some(cloud), Some(own)) = (evidence.node(&spec.name), &spec.site) else { continue };
+        for promise in &evidence.scenario.promises {
+            if *promise == Promise::CausalOrder {
+                let mut said = Findings::new(*promise, &spec.name);
+                found.given += order::check(cloud, &mut said);
+                broken.extend(said.finish());
+            }
+        }
+        for site in delivering(evidence, own) {
+            let mut said = Findings::new(Promise::LedgerCloses, &spec.name);
+            match Delivered::read(cloud, own, site, evidence) {
+                Ok(Some(delivered)) => broken.extend(delivered.check(found)),
+                Ok(None) => {}
+                Err(why) => said.say(why),
+            }
+            broken.extend(said.finish());
+        }
+    }
+    broken
+}
+
+/// The sites of which a node delivers to this cloud, and lets everything out.
+fn delivering<'a>(evidence: &'a Evidence, cloud: &str) -> BTreeSet<&'a str> {
+    let delivers = |name: &str| uplink_of(evidence, name, cloud).is_some_and(lets_all_out);
+    evidence.nodes.iter().filter(|node| delivers(&node.name)).filter_map(|node| evidence.site_of(node)).collect()
+}
+
+/// The terms by which a node delivers to a cloud.
+pub(super) fn uplink_of<'a>(evidence: &'a Evidence, node: &str, cloud: &str) -> Option<&'a TrustSpec> {
+    let spec = evidence.scenario.nodes.iter().find(|spec| spec.name == node)?;
+    spec.trusts.iter().find(|trust| trust.uplink && trust.site == cloud)
+}
+
+fn lets_all_out(trust: &TrustSpec) -> bool {
+    Class::ALL.iter().all(|class| trust.classes.contains(class)) && trust.devices.iter().any(|device| device == "*")
+}
+
+impl<'a> Delivered<'a> {
+    /// `None` when a journal of the site cannot be opened: that was said.
+    fn read(
+        cloud: &'a NodeEvidence,
+        own: &str,
+        name: &'a str,
+        evidence: &'a Evidence,
+    ) -> Result<Option<Delivered<'a>>, String> {
+        let nodes: Vec<&NodeEvidence> =
+            evidence.nodes.iter().filter(|node| evidence.site_of(node) == Some(name)).collect();
+        let delivers = nodes.iter().map(|node| uplink_of(evidence, &node.name, own).is_some()).collect();
+        let Some(site) = Site::read(nodes, evidence)? else { return Ok(None) };
+        let mut copies = BTreeMap::new();
+        for copy in cloud.others.iter().filter(|copy| copy.site == name) {
+            let replica = copy.replica.as_ref().map_err(|why| format!("the copy of {}: {why}", short(copy.life)))?;
+            copies.insert(copy.life, Copy::read(replica, evidence)?);
+        }
+        let until = true_time(Instant(evidence.stopped().0)).as_millis() - ON_ITS_WAY_MS;
+        Ok(Some(Delivered { cloud, name, site, copies, delivers, until }))
+    }
+
+    fn check(&self, found: &mut Found) -> Vec<Broken> {
+        let mut broken = Vec::new();
+        for promise in &self.site.evidence.scenario.promises {
+            let mut said = Findings::new(*promise, &self.cloud.name);
+            match promise {
+                Promise::LedgerCloses => {
+                    found.in_cloud += ledger::check(self, &mut said);
+                    once::check(self, &mut said);
+                }
+                Promise::EdgeAndCloudAgree => found.agreed += agree::check(self, &mut said),
+                Promise::LiveFirst => found.live_beside_backlog += live::check(self, &mut said),
+                _ => {}
+            }
+            broken.extend(said.finish());
+        }
+        broken
+    }
+
+    /// Whether the record of a life may be on its way still.
+    fn is_on_its_way(&self, life: Life, said_ms: i64) -> bool {
+        let said = self.site.member_of(life).map_or(said_ms, |member| member.node.true_ms(said_ms));
+        said >= self.until
+    }
+
+    /// What nodes that deliver have of a life, by track: numbers that the cloud can have.
+    fn on_offer(&self, life: Life) -> [RangeSet; 2] {
+        let mut offer: [RangeSet; 2] = Default::default();
+        let members = self.site.members.iter().zip(&self.delivers).filter(|(_, delivers)| **delivers);
+        for (member, _) in members {
+            if let Some(copy) = member.copies.get(&life) {
+                Track::ALL.into_iter().for_each(|track| offer[track as usize].merge(&offered(&copy.held, track)));
+            }
+        }
+        let own = self.site.journals.get(&life).filter(|(number, _)| self.delivers[*number]);
+        if let Some((_, book)) = own {
+            let early = |row: &&super::site::Row| self.is_on_its_way(life, row.said_ms);
+            let first_late = book.records.iter().find(|(_, row)| early(row)).map_or(book.next_seq, |(seq, _)| *seq);
+            if first_late > 1 {
+                offer.iter_mut().for_each(|track| track.insert(1, first_late - 1));
+            }
+        }
+        offer
+    }
+}
+
+fn offered(held: &Held, track: Track) -> RangeSet {
+    held.offered(track)
+}
