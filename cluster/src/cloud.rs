@@ -48,7 +48,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-pub use self::site::account_of;
+pub use self::site::{ACCOUNT, account_of};
 use self::{archive::Archive, measures::Measures, root::RootMsg, site::SiteMsg, windows::Windows};
 use crate::{
     sites::Shelf,

@@ -1,5 +1,6 @@
 //! Whole runs.
 
+mod cloud;
 mod other_sites;
 mod planted;
 mod site;

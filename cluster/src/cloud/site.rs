@@ -32,7 +32,7 @@ use super::{Inner, LifeLine, applying, archive::Archivable, sinks::Ready};
 use crate::mesh::copies;
 
 /// The row of the account in the copy's [`Table::Meta`].
-const ACCOUNT: &[u8] = b"cloud/account";
+pub const ACCOUNT: &[u8] = b"cloud/account";
 /// How often records that are archived and old go from a copy.
 const RETAIN_EVERY: Span = Span::from_secs(60);
 /// A node that has not delivered itself for so long is not waited for.

@@ -9,6 +9,7 @@ mod ledger;
 mod live;
 mod once;
 mod order;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,6 +115,7 @@ impl<'a> Delivered<'a> {
                 Promise::LedgerCloses => {
                     found.in_cloud += ledger::check(self, &mut said);
                     once::check(self, &mut said);
+                    told::check(self, &mut said);
                 }
                 Promise::EdgeAndCloudAgree => found.agreed += agree::check(self, &mut said),
                 Promise::LiveFirst => found.live_beside_backlog += live::check(self, &mut said),

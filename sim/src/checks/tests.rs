@@ -2,6 +2,7 @@
 
 mod alerts;
 mod bounds;
+mod cloud;
 mod journal;
 mod panes;
 mod site;

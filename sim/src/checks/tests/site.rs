@@ -46,7 +46,7 @@ const EDGE: usize = 0;
 const WEST: usize = 1;
 
 /// What of a journal goes into a copy: `None` leaves a record out.
-type Edit = fn(u64, Append) -> Option<Append>;
+pub type Edit = fn(u64, Append) -> Option<Append>;
 
 pub struct Pair {
     pub edge: Stage,
@@ -101,6 +101,12 @@ fn home(stage: &mut Stage, device: &str, moves: u64, at: i64) {
 }
 
 fn copy(stage: &mut Stage, edit: Edit) -> CopyEvidence {
+    let (life, records, last) = records(stage, edit);
+    CopyEvidence { life, replica: Ok(replica(life, records, last)) }
+}
+
+/// What a journal holds, and the last number that it gave.
+pub fn records(stage: &mut Stage, edit: Edit) -> (Life, Vec<(Seq, Append)>, Seq) {
     let (life, mut records) = (stage.node().life, Vec::new());
     let reader = stage.node().reader().unwrap();
     for class in Class::ALL {
@@ -121,11 +127,16 @@ fn copy(stage: &mut Stage, edit: Edit) -> CopyEvidence {
     }
     records.sort_by_key(|(seq, _)| *seq);
     let last = Seq(reader.stats().unwrap().next_seq.0 - 1);
-    CopyEvidence { life, replica: Ok(replica(life, records, last)) }
+    (life, records, last)
 }
 
 /// A copy that covers all up to `last`.
-fn replica(life: Life, records: Vec<(Seq, Append)>, last: Seq) -> Replica {
+pub fn replica(life: Life, records: Vec<(Seq, Append)>, last: Seq) -> Replica {
+    replica_at(life, records, last, 1)
+}
+
+/// The same, written when the clock said so.
+pub fn replica_at(life: Life, records: Vec<(Seq, Append)>, last: Seq, now_ms: i64) -> Replica {
     let open = Box::new(|| Ok(Box::new(Memory::default()) as Box<dyn BlockDevice>));
     let (mut replica, _) = Replica::open(open, Options::default(), life.0, life.1).unwrap();
     let runs = Track::ALL.map(|track| ReplicaRun {
@@ -134,7 +145,7 @@ fn replica(life: Life, records: Vec<(Seq, Append)>, last: Seq) -> Replica {
         last,
         records: records.iter().filter(|(_, record)| record.kind.class().track() == track).cloned().collect(),
     });
-    replica.commit(&ReplicaCommit { runs: runs.to_vec(), now_ms: 1, ..ReplicaCommit::default() }).unwrap();
+    replica.commit(&ReplicaCommit { runs: runs.to_vec(), now_ms, ..ReplicaCommit::default() }).unwrap();
     replica
 }
 

@@ -1,0 +1,138 @@
+//! A cloud and a site that delivers to it, and what careless changes would do to them.
+
+use millpond_core::planted::{Bug, plant};
+
+use super::{Outcome, run};
+use crate::promise::Promise;
+
+/// A cloud and a site of one or two boxes; what the case needs stands in for the words in capitals.
+const CLOUD: &str = r#"
+name = "a_cloud"
+about = "A cloud and a site."
+duration = "120s"
+settle = "90s"
+watch = "2s"
+
+[[node]]
+name = "above"
+site = "cloud"
+cloud = true
+trusts = [{ site = "mill", classes = [] }]
+
+[[node]]
+name = "north"
+site = "mill"
+trusts = [{ site = "cloud", classes = ["alert", "state", "pane", "raw"], uplink = true }]
+config = { checkpoint = { every = "5s" }, site = { replicas = 0, ack = "local" }, windows = [{ name = "ten", size = "10s", lateness = "10m" }] CONFIG }
+MATE
+
+[[fleet]]
+name = "a"
+node = "north"
+devices = 4
+every = "500ms"
+FAULTS
+"#;
+
+const SOUTH: &str = r#"
+[[node]]
+name = "south"
+site = "mill"
+trusts = [{ site = "cloud", classes = ["alert", "state", "pane", "raw"], uplink = true }]
+config = { checkpoint = { every = "5s" }, site = { replicas = 1, ack = "local" }, windows = [{ name = "ten", size = "10s", lateness = "10m" }] }
+
+[[fleet]]
+name = "b"
+node = "south"
+devices = 4
+every = "500ms"
+"#;
+
+fn text(config: &str, mate: &str, faults: &str) -> String {
+    CLOUD.replace("CONFIG", config).replace("MATE", mate).replace("FAULTS", faults)
+}
+
+/// Seeds until the bug is found, at most 20.
+fn hunt(bug: Bug, promise: Promise, text: &str) {
+    let sound = run(text, 1);
+    assert!(sound.report.kept(), "without the bug: {:#?}", sound.report.broken);
+    let found = |seed: u64| -> bool {
+        plant(Some(bug));
+        let Outcome { report, .. } = run(text, seed);
+        plant(None);
+        let mut broken = report.broken.iter().filter(|broken| broken.promise == Some(promise));
+        broken.next().inspect(|broken| println!("{bug:?}: seed {seed}: {}", broken.detail)).is_some()
+    };
+    assert!((1..=20).any(found), "{bug:?} was not found within 20 seeds");
+}
+
+#[test]
+fn what_a_site_has_arrives_in_the_cloud() {
+    let cut = "[[fault]]\nat = \"20s\"\nkind = \"partition\"\nnode = \"above\"\nlasts = \"40s\"";
+    let outcome = run(&text("", SOUTH, cut), 1);
+    assert!(outcome.report.kept(), "{:#?}", outcome.report.broken);
+    let counts = &outcome.report.counts;
+    assert!(counts.in_cloud > 500 && counts.given > 50 && counts.agreed > 50, "{counts:#?}");
+}
+
+#[test]
+fn a_site_that_cannot_reach_its_cloud_is_found() {
+    // Nobody waits until the rest is there.
+    let cut = "[[fault]]\nat = \"20s\"\nkind = \"partition\"\nnode = \"above\"\nlasts = \"200s\"";
+    let text = text("", "", cut).replace("settle = \"90s\"", "settle = \"1s\"\npromises = [\"ledger_closes\"]");
+    let report = run(&text, 1).report;
+    assert_eq!(report.holds(Promise::LedgerCloses), Some(false), "{:#?}", report.broken);
+}
+
+#[test]
+fn a_receipt_before_the_commit_is_found() {
+    // The cloud's disk takes its time; what it had not written is lost on both sides.
+    let faults = r#"
+[[fault]]
+at = "20s"
+kind = "slow_disk"
+node = "above"
+sync = ["80s", "90s"]
+lasts = "80s"
+
+[[fault]]
+at = "75s"
+kind = "power_loss"
+node = "above"
+down = "3s"
+
+[[fault]]
+at = "75s"
+kind = "wipe"
+node = "north"
+down = "3s"
+"#;
+    hunt(Bug::ReceiptBeforeCommit, Promise::LedgerCloses, &text("", "", faults));
+}
+
+#[test]
+fn results_that_do_not_wait_for_what_they_were_computed_from_are_found() {
+    // South dies while nobody can reach the cloud, and north speaks for it.
+    let faults = r#"
+[[fault]]
+at = "25s"
+kind = "partition"
+node = "above"
+lasts = "80s"
+
+[[fault]]
+at = "35s"
+kind = "power_loss"
+node = "south"
+down = "85s"
+"#;
+    hunt(Bug::ApplyBeforeAfter, Promise::CausalOrder, &text("", SOUTH, faults));
+}
+
+#[test]
+fn forgotten_receipts_of_what_was_given_up_are_found() {
+    // What is given up while the cloud cannot be reached never gets there.
+    let config = ", retention = { raw = { max_bytes = 16384, max_age = \"1d\", floor_bytes = 4096 } }";
+    let cut = "[[fault]]\nat = \"20s\"\nkind = \"partition\"\nnode = \"above\"\nlasts = \"90s\"";
+    hunt(Bug::ForgetDropRanges, Promise::LedgerCloses, &text(config, "", cut));
+}
