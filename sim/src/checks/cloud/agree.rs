@@ -1,19 +1,24 @@
 //! The panes of a site's windows are the same whether its nodes are asked or the cloud, each from what is on its disk.
 //!
-//! Of windows around the loss of a disk nothing is said: the cloud may know more of them than the site.
+//! Of windows around the loss of a disk nothing is said: the cloud may know more of them than the site. A node that has lost its disk is not
+//! asked: it does not fetch what it wrote before.
 
 use millpond_actors::site_panes;
 
 use super::Delivered;
-use crate::checks::{
-    site::{Name, describe, is_settled, told_by, uncertain},
-    tally::{Findings, Tally},
+use crate::{
+    checks::{
+        site::{Member, Name, Site, describe, is_settled, told_by, uncertain},
+        tally::{Findings, Tally},
+    },
+    scenario::Fault,
 };
 
 /// Returns how many panes were compared.
 pub fn check(delivered: &Delivered<'_>, said: &mut Findings) -> u64 {
     let site = &delivered.site;
-    let Some(member) = site.witnesses().find(|member| is_settled(site, member)) else { return 0 };
+    let is_asked = |member: &&Member<'_>| is_settled(site, member) && !has_lost_disk(site, member);
+    let Some(member) = site.members.iter().find(is_asked) else { return 0 };
     let journals: Vec<_> = delivered.copies.iter().map(|(life, copy)| (&copy.reader, *life)).collect();
     let (mut different, mut unknown, mut compared) = (Tally::default(), Tally::default(), 0);
     let uncertain = uncertain(site);
@@ -47,4 +52,9 @@ pub fn check(delivered: &Delivered<'_>, said: &mut Findings) -> u64 {
     said.tell(&different, &format!("panes of {} are told differently by the cloud", delivered.name));
     said.tell(&unknown, &format!("panes of {} are told by one of both only", delivered.name));
     compared
+}
+
+fn has_lost_disk(site: &Site<'_>, member: &Member<'_>) -> bool {
+    let is_wipe = |fault: &Fault| matches!(fault, Fault::Wipe { node, .. } if *node == member.node.name);
+    site.evidence.injections.iter().any(|injection| is_wipe(&injection.fault))
 }
