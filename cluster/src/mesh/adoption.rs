@@ -76,6 +76,12 @@ impl Adoptions {
     }
 }
 
+/// How far a copy tells what its node would say: of these results, and events up to `events`. Who is not to hold a node's events still has all
+/// of its results, also those that leave events out; it must not be believed beyond the events that it once held.
+pub fn read_through(results: &[(u64, u64)], events: Seq) -> Seq {
+    results.first().map_or(Seq(0), |(_, last)| Seq(*last)).min(events)
+}
+
 /// Recovers from a copy, off the executor.
 pub async fn recover(
     env: &Env,
@@ -92,5 +98,18 @@ pub async fn recover(
             tracing::warn!(origin = %life.origin, %error, "the windows of a node that is gone could not be continued");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_is_not_read_further_than_its_events() {
+        assert_eq!(read_through(&[(1, 495)], Seq(495)), Seq(495));
+        assert_eq!(read_through(&[(1, 495)], Seq(18)), Seq(18), "results go to all nodes, events to some");
+        assert_eq!(read_through(&[(1, 12), (20, 495)], Seq(30)), Seq(12));
+        assert_eq!(read_through(&[], Seq(30)), Seq(0));
     }
 }

@@ -133,7 +133,7 @@ impl State {
             self.adoptions.begin(life);
             let (env, settings, actor) = (self.env.clone(), self.settings.now(), self.actor.clone());
             let results = self.replication.offered(life, Track::Results, Seq(1), Seq(u64::MAX));
-            let through = results.first().map_or(Seq(0), |(_, last)| Seq(*last));
+            let through = adoption::read_through(&results, head);
             self.env.spawn(async move {
                 let adopted = adoption::recover(&env, settings, reader, life, through).await;
                 let _ = actor.cast(MeshMsg::Adopted { life, head, adopted });
