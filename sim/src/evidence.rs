@@ -113,8 +113,8 @@ impl NodeEvidence {
     /// When its wall clock said so, in true ms since 1970; drift is left out of account.
     pub fn true_ms(&self, wall_ms: i64) -> i64 {
         let began = |at: Instant| EPOCH.as_millis() + (at.0 / 1_000_000) as i64;
-        let said = self.clock_errors.iter().rev().map(|(at, error)| (*at, wall_ms - error / 1_000_000));
-        said.clone().find(|(at, ms)| *ms >= began(*at)).or_else(|| said.last()).map_or(wall_ms, |(_, ms)| ms)
+        let mut said = self.clock_errors.iter().rev().map(|(at, error)| (*at, wall_ms - error / 1_000_000));
+        said.clone().find(|(at, ms)| *ms >= began(*at)).or_else(|| said.next_back()).map_or(wall_ms, |(_, ms)| ms)
     }
 }
 

@@ -210,7 +210,10 @@ async fn live(
     }
     let provider = tls::provider(&env, "node");
     let opened = match listener {
-        Some(listener) => Program::open_cloud(env, &config, cores, provider, habits, Parts { consumers: vec![listener], store: None }).await,
+        Some(listener) => {
+            Program::open_cloud(env, &config, cores, provider, habits, Parts { consumers: vec![listener], store: None })
+                .await
+        }
         None => Program::open_with(env, &config, cores, provider, habits).await,
     };
     let mut program = match opened {

@@ -102,7 +102,7 @@ impl Footer {
         let from = (0..pages.len()).take_while(|at| first_row(at + 1) <= rows.start).count();
         let to = (0..pages.len()).take_while(|at| first_row(*at) < rows.end).count();
         if from == 0 || begins(0) == start {
-            return Vec::from([start..begins(to).max(start)]);
+            return std::iter::once(start..begins(to).max(start)).collect();
         }
         vec![start..begins(0), begins(from)..begins(to).max(begins(from))]
     }

@@ -46,7 +46,7 @@ pub(super) enum SiteMsg {
     /// A stream is over.
     End(u64),
     Opened(Life, Box<Result<Opened, String>>),
-    Committed(Life, Result<(ReplicaCommitted, Usage), String>),
+    Committed(Life, Box<Result<(ReplicaCommitted, Usage), String>>),
     /// The lives of which results can be applied.
     ToApply(oneshot::Sender<applying::Due>),
     Applied(Life, applying::Done),
@@ -160,7 +160,7 @@ impl Actor for Site {
             SiteMsg::Arrived(arrived) => state.arrived(*arrived),
             SiteMsg::End(stream) => state.end(stream),
             SiteMsg::Opened(life, opened) => state.opened(life, *opened),
-            SiteMsg::Committed(life, result) => state.committed(life, result),
+            SiteMsg::Committed(life, result) => state.committed(life, *result),
             SiteMsg::ToApply(reply) => drop(reply.send(state.due())),
             SiteMsg::Applied(life, done) => state.applied(life, done),
             SiteMsg::Lines(reply) => drop(reply.send(state.lines())),
@@ -414,7 +414,7 @@ impl State {
             let result = replica.commit(&commit).map_err(|error| error.to_string());
             let result = result.map(|committed| (committed, replica.usage()));
             drop(replica);
-            let _ = me.cast(SiteMsg::Committed(life, result));
+            let _ = me.cast(SiteMsg::Committed(life, Box::new(result)));
         }));
     }
 

@@ -251,7 +251,7 @@ fn masked_metrics_leave_panes_and_their_shares() {
     assert_eq!((rounded.metrics[0].sum, rounded.metrics[1].sum), (Some(1.3), Some(1.25)));
     assert_eq!(rounded.share.as_ref().map(|shares| shares[0].stats.sum.value()), Some(1.3));
     let retraction = Pane { metrics: Vec::new(), share: None, ..pane("each", "press-1") };
-    assert_eq!(panes_left(&[mask("*", "*", How::Drop)], &[retraction.clone()]), [retraction]);
+    assert_eq!(panes_left(&[mask("*", "*", How::Drop)], std::slice::from_ref(&retraction)), [retraction]);
 }
 
 #[test]
