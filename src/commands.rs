@@ -3,6 +3,7 @@
 //! Data goes to stdout, words to stderr. An error is a [`Told`](crate::exit::Told), which carries cause, hint, code and exit code.
 
 pub mod alerts;
+pub mod apply;
 pub mod bench;
 pub mod cloud;
 pub mod completions;
@@ -20,6 +21,7 @@ pub mod node;
 pub mod query;
 pub mod remote;
 pub mod replay;
+pub mod rollout;
 pub mod rules;
 pub mod secrets;
 pub mod sim;

@@ -10,7 +10,7 @@ mod reference;
 mod schema;
 mod tree;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use millpond_actors::config::{Config, LogFormat, LogSettings};
 pub use problem::{Problem, Problems};
@@ -79,6 +79,54 @@ pub fn load_layers(env: &Env, layers: Vec<Layer>) -> Result<(Loaded, toml::Table
         list: vec![Problem::error("MP0304", error.to_string())],
     };
     Ok((loaded, written.map_err(unwritten)?))
+}
+
+/// A rule, a window or the like, as it was written, without comments.
+#[derive(Debug)]
+pub struct Definition {
+    /// The section that it stands in.
+    pub kind: &'static str,
+    pub name: String,
+    pub text: String,
+}
+
+/// Reads files that hold nothing but definitions, in the shapes of a configuration, and judges them together.
+///
+/// # Errors
+/// As of [`load`]; each problem is shown in the file that it comes from.
+pub fn load_definitions(env: &Env, files: &[PathBuf]) -> Result<Vec<Definition>, Problems> {
+    let mut problems = Vec::new();
+    let mut tree = Tree { sources: Vec::new(), root: tree::Node { place: None, kind: tree::Kind::Table(Vec::new()) } };
+    for path in files {
+        match os::read(path) {
+            Ok(bytes) => {
+                let (name, text) = (path.display().to_string(), String::from_utf8_lossy(&bytes).into_owned());
+                tree.gather(Source { name, text }, &mut problems);
+            }
+            Err(error) => problems.extend(Problems::unreadable(path, &error).list),
+        }
+    }
+    let kinds = millpond_proto::uplink::orders::KINDS;
+    for entry in tree.root.entries().iter().filter(|entry| !kinds.contains(&entry.key.as_str())) {
+        let message = format!("`{}` is of one node, and not rolled out to sites", entry.key);
+        let hint = format!("what can be: {}", kinds.join(", "));
+        problems.push(Problem::error("MP0302", message).at(entry.key_place.clone()).hint(Some(hint)));
+    }
+    let mut written = Vec::new();
+    for kind in kinds {
+        let items = tree.root.child(kind).and_then(|node| match &node.kind {
+            tree::Kind::Array(items) => Some(items.iter()),
+            _ => None,
+        });
+        for item in items.into_iter().flatten() {
+            let json = item.to_json();
+            let name = json["name"].as_str().unwrap_or_default().to_owned();
+            let text = toml::Table::try_from(&json).and_then(|table| toml::to_string(&table));
+            written.push(Definition { kind, name, text: text.unwrap_or_default() });
+        }
+    }
+    // Odd things are about a node's doors, of which nothing is said here.
+    read(env, tree, problems).map(|_| written)
 }
 
 /// Line and column, from 1, of a dotted key (`fault[2].node`) in a text, or of the nearest thing around it.

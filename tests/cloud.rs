@@ -26,13 +26,13 @@ idle_after = "1s"
 "#;
 
 /// A node of the cloud.
-fn cloud(data: &Path, config: &Path, set: &[&str]) -> Node {
+pub fn cloud(data: &Path, config: &Path, set: &[&str]) -> Node {
     let mut command = Command::new(MILLPOND);
     arguments_as(&mut command, "cloud", data, Some(config), set);
     Node::launch(command)
 }
 
-fn trust(args: &[&str], data: &Path) -> Output {
+pub fn trust(args: &[&str], data: &Path) -> Output {
     let mut command = Command::new(MILLPOND);
     let said = command.args(["site", "trust"]).args(args).arg("--data").arg(data).output().expect("it runs");
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));

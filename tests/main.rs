@@ -3,6 +3,7 @@
 
 mod clients;
 mod cloud;
+mod control;
 mod crash;
 mod demo;
 mod disk_full;

@@ -122,7 +122,7 @@ impl Actor for AlertActor {
 
 impl State {
     fn signals(&mut self, signals: Vec<Signal>) {
-        self.tally(|tally, _| signals.iter().for_each(|signal| tally.take(signal)));
+        self.tally(|tally, _| tally.take(&signals));
         self.handle_all(signals);
     }
 

@@ -18,6 +18,7 @@
 mod applying;
 pub mod archive;
 mod asking;
+mod control;
 mod measures;
 mod root;
 pub mod sinks;
@@ -49,7 +50,9 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use self::site::{ACCOUNT, account_of};
-use self::{archive::Archive, measures::Measures, root::RootMsg, site::SiteMsg, windows::Windows};
+use self::{
+    archive::Archive, control::Control, measures::Measures, root::RootMsg, site::SiteMsg, windows::Windows,
+};
 use crate::{
     sites::Shelf,
     transport::{Replies, ReplyFrames},
@@ -88,6 +91,7 @@ pub(crate) struct Inner {
     cache: Mutex<asking::Cache>,
     /// Ends what is handed on.
     ended: CancellationToken,
+    control: Arc<Control>,
     root: std::sync::OnceLock<ActorRef<RootMsg>>,
 }
 
@@ -108,6 +112,8 @@ pub struct LifeLine {
 pub enum CloudError {
     #[error("the metrics could not be set up")]
     Metrics(#[from] prometheus::Error),
+    #[error("what the sites are to run could not be read")]
+    Control(#[source] std::io::Error),
     #[error("the actors could not be started: {0}")]
     Actor(String),
     #[error("what sites delivered could not be read")]
@@ -145,6 +151,8 @@ impl Cloud {
         }
         let mut retention = Retention::default();
         retention.rules[Class::Raw as usize].max_age_ms = settings.hot.as_millis();
+        let control = Control::start(env.clone(), settings.clone(), measures.clone()).await;
+        let control = control.map_err(CloudError::Control)?;
         let (sinks, cache, ended) = (sinks::Measures::new(registry)?, Mutex::default(), CancellationToken::new());
         let inner = Arc::new(Inner {
             env,
@@ -157,6 +165,7 @@ impl Cloud {
             sinks,
             cache,
             ended,
+            control,
             root,
         });
         let started = Actor::spawn(None, root::Root, inner.clone()).await;
@@ -207,12 +216,17 @@ impl Cloud {
         answer.await.ok()
     }
 
-    /// What operators want to know or do: `cloud_sites`, `cloud_ledger`, `cloud_archive` and `cloud_forget`.
+    /// What operators want to know or do: `cloud_sites`, `cloud_ledger`, `cloud_archive`, `cloud_forget`, `cloud_heads`, `cloud_put_heads`,
+    /// `cloud_rollouts` and `cloud_undo`.
     pub(crate) async fn operate(&self, what: &str, body: &Json) -> Result<Json, AskError> {
         match what {
             "cloud_sites" => {
                 let mut rows = Vec::new();
-                for (site, _) in self.0.shelf.all() {
+                let mut sites = self.0.control.sites();
+                sites.extend(self.0.shelf.all().into_iter().map(|(site, _)| site));
+                sites.sort();
+                sites.dedup();
+                for site in sites {
                     rows.push(self.site_row(&site).await);
                 }
                 Ok(json!({ "sites": rows }))
@@ -238,7 +252,7 @@ impl Cloud {
                 let rows: u64 = remains.iter().map(|remains| remains.rows).sum();
                 Ok(json!({ "device": device, "tenant": tenant, "rows_in_files_to_be_swept": rows }))
             }
-            _ => Err(AskError::NotFound(format!("a cloud knows nothing of `{what}`"))),
+            _ => self.0.control.operate(what, body).await,
         }
     }
 
@@ -246,7 +260,8 @@ impl Cloud {
         let lines = self.lines(site).await.unwrap_or_default();
         let place = self.0.settings.site(site);
         let sum = |part: fn(&Line) -> u64| lines.iter().map(|line| part(&line.line)).sum::<u64>();
-        json!({
+        let mut row = self.0.control.row(site);
+        let said = json!({
             "site": site,
             "tenant": place.tenant,
             "region": place.region,
@@ -257,7 +272,11 @@ impl Cloud {
             "delivered": sum(|line| line.delivered),
             "at_site": sum(|line| line.at_site),
             "missing": sum(|line| line.missing),
-        })
+        });
+        if let (Json::Object(row), Json::Object(said)) = (&mut row, said) {
+            row.extend(said);
+        }
+        row
     }
 
     /// Ends what is under way; what was confirmed is on disk.
@@ -266,6 +285,7 @@ impl Cloud {
         if let Some(archive) = &self.0.archive {
             archive.stop();
         }
+        self.0.control.stop();
         if let Some(root) = self.0.root.get() {
             let _ = root.stop_and_wait(None, None).await;
         }

@@ -27,6 +27,7 @@ mod fetch;
 mod gone;
 mod homes;
 mod offering;
+mod ordered;
 mod orders;
 mod others;
 mod peers;
@@ -38,7 +39,7 @@ pub(crate) mod runs;
 mod serve;
 mod settling;
 mod state;
-mod texts;
+pub(crate) mod texts;
 mod twins;
 mod upkeep;
 
@@ -68,6 +69,7 @@ use millpond_proto::{
     membership::TimerToken,
     replication::{FetchEnd, FetchId, Life},
     twin::commands::CommandId,
+    uplink::orders::Order,
     wire::Run,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -75,7 +77,7 @@ use rustls::crypto::CryptoProvider;
 use tokio::sync::oneshot;
 
 pub use self::copies::{FOLDER, life_of};
-pub(crate) use self::offering::OnOffer;
+pub(crate) use self::{offering::OnOffer, ordered::Ordered};
 use self::{others::MeshOthers, state::State};
 use crate::{
     cloud::{Cloud, CloudError, Parts},
@@ -170,6 +172,18 @@ pub(crate) enum MeshMsg {
     OnOffer(oneshot::Sender<Vec<OnOffer>>),
     /// The links to the other nodes of the site.
     Links(oneshot::Sender<Vec<crate::transport::Link>>),
+    /// How the site stands with what a cloud orders.
+    Ordered {
+        cloud: String,
+        order: Arc<Order>,
+        reply: oneshot::Sender<Ordered>,
+    },
+    /// What a cloud orders is to be written.
+    Obey {
+        cloud: String,
+        order: Arc<Order>,
+        reply: pen::Reply,
+    },
     Operate {
         what: String,
         body: Json,
@@ -276,7 +290,8 @@ impl Mesh {
         let started = Actor::spawn(None, MeshActor, arguments).await;
         let (actor, _) = started.map_err(|error| MeshError::Actor(error.to_string()))?;
         let life = Life { origin: own_origin, incarnation: running.opened.incarnation };
-        sites.join(actor.clone(), Own { life, site: running.site.clone(), reader: running.reader.clone() });
+        let (boots, site, reader) = (running.opened.boots, running.site.clone(), running.reader.clone());
+        sites.join(actor.clone(), Own { life, boots, site, reader });
         let (to, others) = (actor.clone(), sites.clone());
         env.spawn(async move {
             while let Some(event) = events.recv().await {

@@ -20,6 +20,7 @@ mod delivering;
 mod endurance;
 mod giving;
 mod measures;
+mod obeying;
 mod shelf;
 mod taking;
 
@@ -36,7 +37,7 @@ use millpond_actors::{
 use millpond_core::{ids::Origin, record::Track};
 use millpond_env::{Env, Mono};
 use millpond_gateway::port::{AskError, Json};
-use millpond_proto::{RangeSet, replication::Life, sites, wire};
+use millpond_proto::{RangeSet, replication::Life, sites, uplink::orders::Outcome, wire};
 use millpond_store::Reader;
 use prometheus::Registry;
 use ractor::ActorRef;
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
 /// The journal of this node.
 pub(crate) struct Own {
     pub life: Life,
+    pub boots: u32,
     pub site: Arc<millpond_actors::site::Site>,
     pub reader: Reader,
 }
@@ -109,6 +111,8 @@ struct Upward {
     rate: [f64; 2],
     /// What it has of each life that is known here: name, who delivers it, numbers that are here and not there, by track.
     lives: Vec<(Life, String, Option<Origin>, [u64; 2])>,
+    /// What it ordered, and what became of that.
+    order: Option<Outcome>,
 }
 
 impl Upward {
@@ -213,6 +217,7 @@ impl Sites {
                 "why": upward.why,
                 "left": { "results": upward.left[0].0, "raw": upward.left[1].0 },
                 "eta_s": upward.eta(),
+                "order": upward.order.as_ref().map(obeying::json),
                 "lives": upward.lives.iter().map(life).collect::<Vec<_>>(),
             })
         };

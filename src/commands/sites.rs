@@ -13,6 +13,7 @@ use crate::{
 /// Show the sites that deliver to the cloud
 ///
 /// RECORDS are those that are known of; DELIVERED of them are in the cloud, AT SITE are still to come, MISSING are neither: something is wrong.
+/// HEAD names the definitions from the cloud that the site works with, and STATE says how it stands with those that it is to work with: `millpond rollout`.
 /// NODES counts the journals of the site, CONNECTED those that somebody delivers now.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -36,6 +37,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Column("REGION", "region"),
         Column("NODES", "nodes"),
         Column("CONNECTED", "connected"),
+        Column("HEAD", "head"),
+        Column("SINCE", "head_since@"),
+        Column("STATE", "state"),
         Column("RECORDS", "records"),
         Column("DELIVERED", "delivered"),
         Column("AT SITE", "at_site"),

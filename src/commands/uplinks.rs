@@ -35,6 +35,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Column("CONNECTED", "connected"),
         Column("LEFT", "left"),
         Column("ETA S", "eta_s"),
+        Column("HEAD", "order.head"),
+        Column("STATE", "order.state"),
         Column("WHY", "why"),
     ];
     table::print(&columns, items)?;

@@ -73,6 +73,25 @@ impl Tree {
         self.sources.push(file);
     }
 
+    /// Puts what another text holds beside what is there: arrays go on, other values take the place of those that are there.
+    pub fn gather(&mut self, file: Source, problems: &mut Vec<Problem>) {
+        let mut other = Tree { sources: self.sources.clone(), root: Node { place: None, kind: Kind::Table(Vec::new()) } };
+        other.lay(file, &[], problems);
+        self.sources = other.sources;
+        let (Kind::Table(entries), Kind::Table(more)) = (&mut self.root.kind, other.root.kind) else { return };
+        for entry in more {
+            match entries.iter_mut().find(|known| known.key == entry.key).map(|known| &mut known.node) {
+                Some(Node { kind: Kind::Array(items), .. }) if matches!(entry.node.kind, Kind::Array(_)) => {
+                    if let Kind::Array(more) = entry.node.kind {
+                        items.extend(more);
+                    }
+                }
+                Some(known) => known.lay(entry.node),
+                None => entries.push(entry),
+            }
+        }
+    }
+
     /// Lays `key.path=value` over the tree. The value is read as TOML; what is not TOML is taken as text.
     pub fn set(&mut self, argument: &str, problems: &mut Vec<Problem>) {
         let source = self.sources.len();

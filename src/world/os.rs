@@ -5,7 +5,7 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use millpond_core::time::Span;
@@ -14,6 +14,19 @@ use millpond_env::DiskSpace;
 /// Reads a file that a user named on the command line.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     fs::read(path)
+}
+
+/// The files below a directory that a user named whose names end so, in the order of their names; not those in directories below it.
+pub fn files(folder: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_file() && path.extension().is_some_and(|extension| extension == ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Writes a file that a user named on the command line, or that is for the user to keep.

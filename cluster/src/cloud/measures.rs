@@ -3,7 +3,7 @@
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
 /// By site each.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Measures {
     pub records: IntCounterVec,
     pub events: IntCounterVec,
@@ -13,6 +13,7 @@ pub(super) struct Measures {
     pub delivering: IntGaugeVec,
     pub refused: IntCounterVec,
     pub restarts: IntCounterVec,
+    pub head: IntGaugeVec,
 }
 
 impl Measures {
@@ -33,9 +34,13 @@ impl Measures {
                 "millpond_cloud_refused_deliveries_total",
                 "Deliveries that made no sense or did not fit",
             )?,
+            head: IntGaugeVec::new(
+                Opts::new("millpond_cloud_site_head", "1 for how a site stands with what it is to run, 0 for the others"),
+                &["site", "state"],
+            )?,
             restarts: counter("millpond_cloud_site_restarts_total", "Times that the actor of a site failed")?,
         };
-        for gauge in [&measures.at_site, &measures.missing, &measures.delivering] {
+        for gauge in [&measures.at_site, &measures.missing, &measures.delivering, &measures.head] {
             registry.register(Box::new(gauge.clone()))?;
         }
         let counters = [&measures.records, &measures.events, &measures.twice, &measures.refused, &measures.restarts];

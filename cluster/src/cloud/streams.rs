@@ -73,8 +73,8 @@ pub(super) async fn answer(
             }
             let _ = actor.cast(SiteMsg::End(stream));
         }
-        // Nothing is ordered yet.
-        Question::Obey { .. } | Question::Offers { .. } | Question::Range { .. } => {
+        Question::Obey { .. } => cloud.0.control.clone().tell(site, from, more, replies).await,
+        Question::Offers { .. } | Question::Range { .. } => {
             if replies.send(wire::encode(&Answer::Unknown)).await.is_ok() {
                 replies.finish();
             }

@@ -40,8 +40,7 @@ pub(super) struct Shelf {
 
 /// An edit that is not on disk yet.
 struct Waiting {
-    kind: Kind,
-    name: String,
+    of: Vec<(Kind, String)>,
     answer: Json,
     reply: Reply,
     until: Mono,
@@ -170,8 +169,14 @@ impl State {
             let _ = reply.send(Err(told(&refused)));
             return;
         }
-        let (answer, until) = (answer(self), self.env.now().after(PATIENCE));
-        self.shelf.waiting.push(Waiting { kind, name: name.to_owned(), answer, reply, until });
+        let answer = answer(self);
+        self.edited_all(vec![(kind, name.to_owned())], answer, reply);
+    }
+
+    /// Answers edits when all of them are on disk.
+    pub(super) fn edited_all(&mut self, of: Vec<(Kind, String)>, answer: Json, reply: Reply) {
+        let until = self.env.now().after(PATIENCE);
+        self.shelf.waiting.push(Waiting { of, answer, reply, until });
         self.document(Input::Tick);
         self.answer_settled();
     }
@@ -179,7 +184,7 @@ impl State {
     pub(super) fn answer_settled(&mut self) {
         let now = self.env.now();
         for waiting in std::mem::take(&mut self.shelf.waiting) {
-            if self.shelf.documents.is_settled(waiting.kind, &waiting.name) {
+            if waiting.of.iter().all(|(kind, name)| self.shelf.documents.is_settled(*kind, name)) {
                 let _ = waiting.reply.send(Ok(waiting.answer));
             } else if waiting.until <= now {
                 let _ = waiting.reply.send(Err(AskError::Unavailable));

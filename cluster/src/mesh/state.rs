@@ -287,6 +287,8 @@ impl State {
             }
             MeshMsg::OnOffer(reply) => drop(reply.send(self.on_offer())),
             MeshMsg::Links(reply) => drop(reply.send(self.peers.values().map(|peer| peer.link.clone()).collect())),
+            MeshMsg::Ordered { cloud, order, reply } => drop(reply.send(self.ordered(&cloud, &order))),
+            MeshMsg::Obey { cloud, order, reply } => self.obey(&cloud, &order, reply),
             MeshMsg::Operate { what, body, reply } => self.operate(&what, &body, reply),
             MeshMsg::Written { then, stored } => self.written(then, stored),
             MeshMsg::Listens { device, on } => self.listens(&device, on),

@@ -20,7 +20,7 @@ use serde_json::json;
 use super::{MeshMsg, pen::Reply, state::State};
 
 /// Kinds of texts that the data plane works with, in the order in which they build on each other.
-const DEFINING: [Kind; 4] = [Kind::Schemas, Kind::DeviceTypes, Kind::Windows, Kind::Rules];
+pub(super) const DEFINING: [Kind; 4] = [Kind::Schemas, Kind::DeviceTypes, Kind::Windows, Kind::Rules];
 
 /// What the site says of windows, rules and the like, and what the data plane made of it.
 #[derive(Debug, Default)]
@@ -29,6 +29,8 @@ pub(super) struct Definitions {
     pub busy: bool,
     /// Heads of the texts that it works with, by kind.
     applied: BTreeMap<String, String>,
+    /// Heads of the texts that it last worked with or refused.
+    judged: BTreeMap<String, String>,
     problems: Vec<String>,
 }
 
@@ -149,6 +151,7 @@ impl State {
 
     pub(super) fn defined(&mut self, heads: BTreeMap<String, String>, problems: Vec<String>) {
         self.definitions.busy = false;
+        self.definitions.judged.clone_from(&heads);
         if problems.is_empty() {
             self.definitions.applied = heads;
         } else {
@@ -163,6 +166,12 @@ impl State {
     pub(super) fn definitions_json(&self) -> Json {
         let newest: BTreeMap<&str, String> = DEFINING.iter().map(|kind| (kind.name(), self.head(*kind))).collect();
         json!({ "applied": self.definitions.applied, "newest": newest, "problems": self.definitions.problems })
+    }
+
+    /// Whether the data plane has judged the newest texts, and what was wrong with those that it judged last.
+    pub(super) fn definitions_judged(&self) -> (bool, Vec<String>) {
+        let judged = |kind: &Kind| self.definitions.judged.get(kind.name()).is_some_and(|head| *head == self.head(*kind));
+        (self.definitions.is_settled() && DEFINING.iter().all(judged), self.definitions.problems.clone())
     }
 
     /// The same on every node that knows the same texts.
@@ -198,6 +207,63 @@ fn check(kind: Kind, name: &str, text: &str, config: &Config, documents: &Docume
     lay(&mut all, kind, name, text)?;
     let problems = problems(&all, kind, name);
     if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+/// A text with its kind and name.
+pub(crate) type Named<'a> = (Kind, &'a str, &'a str);
+
+/// What is wrong with texts that come together, beside those of the site that are its own.
+pub(super) fn check_all(
+    config: &Config,
+    documents: &Documents,
+    own: impl Fn(Kind, &str, &str) -> bool,
+    texts: &[Named<'_>],
+) -> Vec<String> {
+    let mut all = config.clone();
+    for kind in DEFINING {
+        for (name, text) in documents.texts(kind).into_iter().filter(|(name, text)| own(kind, name, text)) {
+            let _ = lay(&mut all, kind, &name, &text);
+        }
+    }
+    together(all, texts)
+}
+
+/// What is wrong with texts that come together, over a configuration.
+pub(crate) fn together(mut all: Config, texts: &[Named<'_>]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (kind, name, text) in texts {
+        if let Err(problem) = lay(&mut all, *kind, name, text) {
+            found.push(format!("{} {name}: {problem}", kind.name()));
+        }
+    }
+    if !found.is_empty() {
+        return found;
+    }
+    found.extend(problems(&all, Kind::Rules, ""));
+    found.extend(problems(&all, Kind::Schemas, ""));
+    for window in &all.windows {
+        let of_window = problems(&all, Kind::Windows, &window.name);
+        found.extend(of_window.into_iter().map(|problem| format!("windows {}: {problem}", window.name)));
+    }
+    found.into_iter().map(|problem| by_name(&all, problem)).collect()
+}
+
+/// Calls by its name what a problem counts: `rules[3].when` is `rules hot, when`.
+fn by_name(config: &Config, problem: String) -> String {
+    let named = || {
+        let (section, rest) = problem.split_once('[')?;
+        let (at, rest) = rest.split_once(']')?;
+        let at: usize = at.parse().ok()?;
+        let name = match section {
+            "rules" => &config.rules.get(at)?.name,
+            "schemas" => &config.schemas.get(at)?.name,
+            "device_types" => &config.device_types.get(at)?.name,
+            _ => return None,
+        };
+        let rest = rest.strip_prefix('.').map_or(rest.to_owned(), |rest| format!(", {rest}"));
+        Some(format!("{section} {name}{rest}"))
+    };
+    named().unwrap_or_else(|| problem.clone())
 }
 
 /// Puts what a text says into a configuration, in the place of what has its name there.

@@ -37,7 +37,7 @@ use millpond_store::Reader;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, Upward, endurance::Endurance};
+use super::{Inner, Upward, endurance::Endurance, obeying};
 use crate::{
     identity::Trusted,
     mesh::{
@@ -145,6 +145,7 @@ async fn deliver_to(
     let own = sites.own.get().ok_or("the node is starting")?;
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
     let mut feeding: BTreeMap<Life, Arc<Feeding>> = BTreeMap::new();
+    sites.env.spawn(obeying::obey(sites.clone(), trusted.site.clone(), link.clone(), session.child_token()));
     loop {
         let brought = ask(sites, &link).await?;
         sites.show_upward(&trusted.site, |upward| (upward.connected, upward.known) = (Some(address.clone()), true));
@@ -407,7 +408,7 @@ async fn send(out: &mut Replies, delivery: &Delivery) -> Result<(), String> {
 }
 
 impl Inner {
-    fn show_upward(&self, cloud: &str, change: impl FnOnce(&mut Upward)) {
+    pub(super) fn show_upward(&self, cloud: &str, change: impl FnOnce(&mut Upward)) {
         let mut state = self.state();
         change(state.upward.entry(cloud.to_owned()).or_default());
         let connected = state.upward.get(cloud).is_some_and(|upward| upward.connected.is_some());

@@ -68,8 +68,18 @@ impl Tally {
         }
     }
 
-    /// Takes in what a rule says, each thing once.
-    pub fn take(&mut self, signal: &Signal) {
+    /// Takes in what rules say, each thing once. Each rule judges a batch as a whole, so that what was at the same time need not stand together.
+    pub fn take(&mut self, signals: &[Signal]) {
+        if self.beside.is_empty() {
+            self.fired += signals.iter().filter(|signal| signal.phase == Phase::Firing).count() as u64;
+            return;
+        }
+        let mut in_time: Vec<&Signal> = signals.iter().collect();
+        in_time.sort_by_key(|signal| signal.at);
+        in_time.into_iter().for_each(|signal| self.take_one(signal));
+    }
+
+    fn take_one(&mut self, signal: &Signal) {
         let in_shadow = signal.rule.strip_suffix(SHADOW).and_then(|old| self.beside.get_mut(old));
         let (beside, is_new) = match in_shadow {
             Some(beside) => (Some(beside), true),
@@ -151,12 +161,16 @@ mod tests {
     }
 
     fn said(tally: &mut Tally, steps: &[(&str, &str, Phase)]) {
-        for (rule, key, phase) in steps {
-            let (at, since) = (Timestamp::from_millis(1), Timestamp::from_millis(1));
+        let signal = |(at, (rule, key, phase)): (i64, &(&str, &str, Phase))| {
+            let (at, since) = (Timestamp::from_millis(at), Timestamp::from_millis(1));
             let (rule, key, metric) = ((*rule).into(), (*key).into(), "t".into());
             let (value, peak, facts) = (2.0, 2.0, Vec::new());
-            tally.take(&Signal { rule, key, phase: *phase, at, since, metric, value, peak, facts });
-        }
+            Signal { rule, key, phase: *phase, at, since, metric, value, peak, facts }
+        };
+        let mut signals: Vec<Signal> = (1..).zip(steps).map(signal).collect();
+        // By rule, as they come.
+        signals.sort_by(|a, b| a.rule.cmp(&b.rule));
+        tally.take(&signals);
     }
 
     fn hot(tally: &Tally) -> (u64, u64, u64, u64) {

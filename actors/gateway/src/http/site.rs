@@ -82,6 +82,24 @@ pub(super) async fn cloud_forget(
     ask(&door, "cloud_forget", json!({ "device": device, "tenant": asked.tenant })).await
 }
 
+/// What the sites are to run.
+pub(super) async fn cloud_heads(State(door): State<Arc<Door>>, Params(asked): Params<OfTenant>) -> Answer {
+    ask(&door, "cloud_heads", json!({ "tenant": asked.tenant })).await
+}
+
+pub(super) async fn put_cloud_heads(State(door): State<Arc<Door>>, body: Body) -> Answer {
+    let wanted = read_object(&door, body).await?;
+    ask(&door, "cloud_put_heads", wanted).await
+}
+
+pub(super) async fn cloud_rollouts(State(door): State<Arc<Door>>) -> Answer {
+    ask(&door, "cloud_rollouts", Value::Null).await
+}
+
+pub(super) async fn undo_cloud_rollout(State(door): State<Arc<Door>>, Path(number): Path<u64>) -> Answer {
+    ask(&door, "cloud_undo", json!({ "number": number })).await
+}
+
 pub(super) async fn conflicts(State(door): State<Arc<Door>>) -> Answer {
     ask(&door, "conflicts", Value::Null).await
 }

@@ -192,12 +192,8 @@ impl Rollouts {
 
     /// Begins a rollout, unless what it would bring is there.
     pub fn begin(&mut self, now_ms: i64, plan: Plan, out: &mut Vec<Effect>) -> Begun {
-        let newest = |of: &dyn Fn(&Plan) -> bool| {
-            self.rollouts.values().rev().find(|rollout| !rollout.step.is_over() && of(&rollout.plan))
-        };
-        let newest = newest(&|other| other.tenant == plan.tenant);
-        if let Some(known) = newest.filter(|known| known.plan.is_for_the_same(&plan) && known.plan.head == plan.head) {
-            return Begun::Known(known.number);
+        if let Some(known) = self.known(&plan) {
+            return Begun::Known(known);
         }
         self.last += 1;
         let number = self.last;
@@ -224,6 +220,13 @@ impl Rollouts {
         self.forget_old();
         self.tick(now_ms, out);
         Begun::Rollout(number)
+    }
+
+    /// The rollout that has brought the same to the same sites, when none came after it.
+    pub fn known(&self, plan: &Plan) -> Option<u64> {
+        let of_tenant = |one: &&Rollout| !one.step.is_over() && one.plan.tenant == plan.tenant;
+        let newest = self.rollouts.values().rev().find(of_tenant)?;
+        (newest.plan.is_for_the_same(plan) && newest.plan.head == plan.head).then_some(newest.number)
     }
 
     /// Takes a rollout back by hand.

@@ -33,6 +33,9 @@ pub struct Node {
     /// Starts, and alerts that began to fire, since it was told.
     pub starts: u64,
     pub alerts: u64,
+    /// The head that it said last that it works with, and since when.
+    pub runs: String,
+    pub runs_since_ms: i64,
     boot: u64,
     /// Of the alerts of this boot those that are counted, or that do not count.
     counted: u64,
@@ -71,7 +74,7 @@ impl Node {
         }
         // What fires before the order is in effect is not its doing.
         if self.state == Some(State::Applied) && !is_other {
-            self.alerts += outcome.alerts.saturating_sub(self.counted);
+            self.alerts = self.alerts.saturating_add(outcome.alerts.saturating_sub(self.counted));
         }
         self.counted = self.counted.max(outcome.alerts);
         if is_other || self.state != state {
@@ -79,6 +82,9 @@ impl Node {
         }
         if !outcome.replaced.is_empty() {
             self.replaced = cut(outcome.replaced);
+        }
+        if outcome.state == State::Applied && self.runs != self.head {
+            (self.runs, self.runs_since_ms) = (self.head.clone(), now_ms);
         }
         (self.state, self.problems, self.heard_ms) = (state, problems, now_ms);
         self.shadow = outcome.shadow.into_iter().take(PROBLEMS_MAX).collect();
@@ -107,7 +113,7 @@ impl Site {
             at.since_ms = at.since_ms.max(node.since_ms);
             at.heard_ms = at.heard_ms.max(node.heard_ms);
             at.starts = at.starts.max(node.starts);
-            at.alerts += node.alerts;
+            at.alerts = at.alerts.saturating_add(node.alerts);
             at.problems
                 .extend(node.problems.iter().filter(|one| !at.problems.contains(one)).cloned().collect::<Vec<_>>());
             at.replaced.extend(node.replaced.iter().cloned());

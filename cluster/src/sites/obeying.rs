@@ -1,0 +1,184 @@
+//! Does what a cloud orders: beside the deliveries over the same connection.
+//!
+//! Each node of the site hears the orders and says what became of them; the one that the cloud names writes the texts, and the others get them
+//! as they get all texts of the site. Whatever is not as it was ordered is written again, so that it does not matter who missed what.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millpond_core::{record::Class, time::Span};
+use millpond_env::Mono;
+use millpond_gateway::port::{AskError, Json};
+use millpond_proto::{
+    sites::{Question, VERSION},
+    uplink::orders::{Order, Outcome, PROBLEMS_MAX, Shadow, State},
+    wire,
+};
+use serde_json::json;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::Inner;
+use crate::{
+    mesh::{MeshMsg, Ordered},
+    transport::{Replies, ReplyFrames, SiteLink},
+};
+
+const PATIENCE: Span = Span::from_secs(20);
+/// How often is looked whether everything is as it was ordered.
+const LOOK_EVERY: Span = Span::from_millis(500);
+/// How often it is said, when nothing has changed.
+const SAY_EVERY: Span = Span::from_secs(5);
+/// What could not be written, or did not stay, is written again after this.
+const AGAIN: Span = Span::from_secs(15);
+
+pub(super) async fn obey(sites: Arc<Inner>, cloud: String, link: Arc<SiteLink>, ended: CancellationToken) {
+    let Some(own) = sites.own.get() else { return };
+    let question = Question::Obey { version: VERSION, node: own.life.origin.to_string() };
+    let opened = sites.env.timeout(PATIENCE, link.open(Class::State, wire::encode(&question))).await;
+    let Ok(Ok((out, orders))) = opened else { return };
+    let heard = Heard::default();
+    tokio::select! {
+        biased;
+        () = ended.cancelled() => {}
+        () = hear(orders, &heard) => {}
+        () = say(&sites, &cloud, out, &heard) => {}
+    }
+}
+
+/// The last order.
+#[derive(Default)]
+struct Heard {
+    order: Mutex<Option<Arc<Order>>>,
+    news: Notify,
+}
+
+async fn hear(mut orders: ReplyFrames, heard: &Heard) {
+    while let Ok(Some(frame)) = orders.next().await {
+        // A cloud that orders nothing says something else, and ends the stream.
+        let Ok(order) = wire::decode::<Order>(&frame) else { return };
+        if !order.is_sound() {
+            tracing::warn!(head = order.head, "an order of the cloud makes no sense");
+            continue;
+        }
+        *heard.order.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(order));
+        heard.news.notify_one();
+    }
+}
+
+/// What was tried with an order.
+#[derive(Default)]
+struct Tried {
+    order: Option<Arc<Order>>,
+    at: Option<Mono>,
+    problems: Vec<String>,
+    replaced: Vec<String>,
+}
+
+async fn say(sites: &Inner, cloud: &str, mut out: Replies, heard: &Heard) {
+    let (mut tried, mut told): (Tried, Option<(Outcome, Mono)>) = Default::default();
+    loop {
+        let order = heard.order.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(order) = order {
+            let is_new = tried.order.as_ref().is_none_or(|known| known.head != order.head || known.number != order.number);
+            if is_new {
+                tried = Tried::default();
+                // That it has come is known before it can do harm: from here the cloud counts how often the node starts.
+                let outcome = outcome(sites, &order, State::Received, &tried);
+                if out.send(wire::encode(&outcome)).await.is_err() {
+                    return;
+                }
+            }
+            tried.order = Some(order.clone());
+            let Some(state) = look(sites, cloud, &order, &mut tried).await else { return };
+            let outcome = outcome(sites, &order, state, &tried);
+            let now = sites.env.now();
+            let due = told.as_ref().is_none_or(|(before, at)| *before != outcome || now.since(*at) >= SAY_EVERY);
+            if due || is_new {
+                sites.measures.order_applied.with_label_values(&[cloud]).set(i64::from(state == State::Applied));
+                sites.show_upward(cloud, |upward| upward.order = Some(outcome.clone()));
+                if out.send(wire::encode(&outcome)).await.is_err() {
+                    return;
+                }
+                told = Some((outcome, now));
+            }
+        }
+        tokio::select! {
+            biased;
+            () = heard.news.notified() => {}
+            () = sites.env.sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+/// How it stands, after what is to be written was written. `None` when the node is stopping.
+async fn look(sites: &Inner, cloud: &str, order: &Arc<Order>, tried: &mut Tried) -> Option<State> {
+    let mut ordered = ordered(sites, cloud, order).await?;
+    let now = sites.env.now();
+    if !ordered.in_place && order.write && tried.at.is_none_or(|at| now.since(at) >= AGAIN) {
+        let (to, order_too) = (cloud.to_owned(), order.clone());
+        let answer = sites.ask_mesh(|reply| MeshMsg::Obey { cloud: to, order: order_too, reply }).await?;
+        tried.at = Some(now);
+        tried.problems.clear();
+        match answer {
+            Ok(answer) => {
+                let replaced = answer["replaced"].as_array().into_iter().flatten().filter_map(Json::as_str);
+                tried.replaced = replaced.take(PROBLEMS_MAX).map(str::to_owned).collect();
+            }
+            Err(AskError::Invalid(why)) => tried.problems = why.lines().take(PROBLEMS_MAX).map(str::to_owned).collect(),
+            Err(error) => tracing::warn!(cloud, %error, "what the cloud orders could not be written"),
+        }
+        ordered = self::ordered(sites, cloud, order).await?;
+    }
+    if ordered.in_place {
+        tried.problems = ordered.problems;
+    }
+    Some(match (ordered.in_place && ordered.settled, tried.problems.is_empty()) {
+        (_, false) => State::Rejected,
+        (true, true) => State::Applied,
+        (false, true) => State::Received,
+    })
+}
+
+async fn ordered(sites: &Inner, cloud: &str, order: &Arc<Order>) -> Option<Ordered> {
+    let (cloud, order) = (cloud.to_owned(), order.clone());
+    sites.ask_mesh(|reply: oneshot::Sender<Ordered>| MeshMsg::Ordered { cloud, order, reply }).await
+}
+
+fn outcome(sites: &Inner, order: &Order, state: State, tried: &Tried) -> Outcome {
+    let own = sites.own.get();
+    let boot = own.map_or(0, |own| (u64::from(own.life.incarnation.0) << 32) | u64::from(own.boots));
+    let tally = own.map(|own| own.site.tally());
+    let (mut alerts, mut shadow) = (0, Vec::new());
+    if let Some(tally) = &tally {
+        let tally = tally.lock().unwrap_or_else(PoisonError::into_inner);
+        alerts = tally.fired();
+        let compared = tally.compared().take(PROBLEMS_MAX).map(|(rule, compared)| Shadow {
+            rule: rule.to_owned(),
+            fired_old: compared.fired_old,
+            fired_new: compared.fired_new,
+            only_old: compared.only_old,
+            only_new: compared.only_new,
+        });
+        shadow.extend(compared);
+    }
+    Outcome {
+        number: order.number,
+        head: order.head.clone(),
+        state,
+        problems: tried.problems.clone(),
+        replaced: tried.replaced.clone(),
+        alerts,
+        boot,
+        shadow,
+    }
+}
+
+pub(super) fn json(outcome: &Outcome) -> Json {
+    json!({
+        "number": outcome.number,
+        "head": outcome.head,
+        "state": outcome.state,
+        "problems": outcome.problems,
+        "replaced": outcome.replaced,
+    })
+}
