@@ -18,13 +18,13 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "Start here:
-  millpond demo                            three nodes and a fleet of simulated machines; kill one
+  millpond demo                            two sites, a cloud and simulated machines; kill a node, cut a line
   millpond edge --config edge.toml         a node for real devices
   millpond cloud --config cloud.toml       a node to which sites deliver
   millpond explain MP0103                  what a code means";
 
 const EXAMPLES: &str = "Start here:
-  millpond demo                            three nodes and a fleet of simulated machines; kill one
+  millpond demo                            two sites, a cloud and simulated machines; kill a node, cut a line
   millpond edge --config edge.toml         a node for real devices
   millpond validate edge.toml              all problems of a configuration at once
   millpond query press-1 temperature       what a device measured

@@ -1,4 +1,4 @@
-//! Whether everything that was acknowledged is there: asked of one living node, which answers for the whole site.
+//! Whether everything that was acknowledged at a site is there: asked of one living node, which answers for the whole site.
 
 use millpond_core::time::{Span, Timestamp};
 use millpond_env::Env;
@@ -38,9 +38,10 @@ pub async fn stored(client: &HttpClient, machines: &[Machine], since: Timestamp)
     Ok(counts)
 }
 
-/// Counts again and again; `before` is what was there when the demo began.
+/// Counts again and again at one site; `before` is what was there when the demo began.
 pub async fn run(
     env: Env,
+    site: usize,
     clients: Vec<HttpClient>,
     (since, before): (Timestamp, Vec<u64>),
     status: Shared,
@@ -49,7 +50,7 @@ pub async fn run(
     while !stopping.is_cancelled() {
         let (machines, speaks) = {
             let status = status.lock();
-            (status.machines.clone(), status.nodes.iter().position(|node| node.seen.members > 0))
+            (status.machines_of(site), status.first_of(site, |node| node.seen.members > 0))
         };
         let begun = env.now();
         let stored = tokio::select! {
@@ -65,7 +66,7 @@ pub async fn run(
                 let now = env.now();
                 status.say(now, format!("NOT FOUND: {} readings that were acknowledged", audit.missing));
             }
-            status.audit = Some(audit);
+            status.audits[site] = Some(audit);
         }
         tokio::select! {
             biased;

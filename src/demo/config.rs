@@ -1,4 +1,4 @@
-//! The node's configuration, as text: what a user would write.
+//! The nodes' configuration, as text: what a user would write.
 
 use std::fmt::Write;
 
@@ -34,8 +34,17 @@ impl Tokens {
     }
 }
 
-/// The whole file.
-pub fn text(tokens: &Tokens) -> String {
+/// Of the node of the cloud, which learns windows from the sites. Nobody wants to wait a minute for the archive here.
+const CLOUD: &str = r#"
+[log]
+level = "warn"
+
+[cloud]
+archive_every = "3s"
+"#;
+
+/// The whole file of a node of a site.
+pub fn site(tokens: &Tokens) -> String {
     let mut text = BASE.to_owned();
     for kind in MachineKind::ALL {
         push_kind(&mut text, kind);
@@ -45,12 +54,19 @@ pub fn text(tokens: &Tokens) -> String {
     text
 }
 
+/// The whole file of the node of the cloud.
+pub fn cloud(tokens: &Tokens) -> String {
+    let mut text = CLOUD.to_owned();
+    push_user(&mut text, VIEW_USER, "operator", &tokens.view, "");
+    text
+}
+
 fn push_kind(text: &mut String, kind: MachineKind) {
     let name = kind.name();
     // Writing to a string cannot fail.
     let _ = write!(
         text,
-        "\n[[device_types]]\nname = \"{name}\"\ndevices = [\"{name}-*\"]\nschema = \"{name}\"\n\n[[schemas]]\nname = \"{name}\"\nversion = 1\n"
+        "\n[[device_types]]\nname = \"{name}\"\ndevices = [\"{name}-*\", \"*-{name}-*\"]\nschema = \"{name}\"\n\n[[schemas]]\nname = \"{name}\"\nversion = 1\n"
     );
     for info in kind.metrics() {
         let _ = write!(text, "\n[schemas.metrics.{}]\ntype = \"{}\"\n", info.name, info.value_type.name());
@@ -70,11 +86,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_configuration_has_no_problems() {
+    async fn the_configurations_have_no_problems() {
         let tokens = Tokens { fleet: "a".repeat(32), view: "b".repeat(32) };
-        let loaded = crate::config::load_text(&crate::world::World::client(), "demo", &text(&tokens), &[])
-            .map_err(|problems| format!("{problems:?}"));
-        let loaded = loaded.unwrap();
+        let load = |text: &str| {
+            let loaded = crate::config::load_text(&crate::world::World::client(), "demo", text, &[]);
+            loaded.map_err(|problems| format!("{problems:?}")).unwrap()
+        };
+        load(&cloud(&tokens));
+        let loaded = load(&site(&tokens));
         assert!(loaded.config.windows.iter().any(|window| window.name == WINDOW));
         assert!(loaded.config.rules.iter().any(|rule| rule.name == "vibration-high"));
         assert_eq!(loaded.config.schemas.len(), 4);

@@ -1,5 +1,5 @@
-//! The fleet: simulated machines that publish over MQTT at QoS 1, as fast as they measure. A third of them is connected to each node, and turns
-//! to the next one when theirs does not answer.
+//! The fleets: simulated machines of each site that publish over MQTT at QoS 1, as fast as they measure. A third of a site's machines is connected
+//! to each of its nodes, and turns to the next one when theirs does not answer.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Options, Shared, config,
-    site::{NAMES, NODES},
+    mesh::{NAMES, OF_SITE, REMOTE, SITES, nodes_of, site_of},
     status::Machine,
 };
 
@@ -35,9 +35,10 @@ pub const BREAKS: &str = "press-0001";
 const BREAKS_AT: Span = Span::from_secs(10);
 const REPAIRED_AT: Span = Span::from_secs(30);
 
-/// The machines, and where their readings go.
+/// The machines of a site, and where their readings go.
 #[derive(Debug)]
 pub struct Machines {
+    site: usize,
     fleet: Fleet,
     begun: (Mono, Timestamp),
     lines: Vec<mpsc::UnboundedSender<Vec<Reading>>>,
@@ -52,65 +53,74 @@ pub struct Line {
     /// The node that they are connected to now.
     at: usize,
     doors: Vec<(String, u16)>,
-    /// Topics of all machines, by their number.
+    /// The number of the site's first machine.
+    first: usize,
+    /// Topics of the site's machines, by their number there.
     topics: Arc<[Arc<str>]>,
     source: mpsc::UnboundedReceiver<Vec<Reading>>,
     waiting: VecDeque<Reading>,
     status: Shared,
 }
 
-/// Connects the machines with the nodes behind these doors.
+/// Connects the machines of all sites with the nodes behind these doors.
 ///
 /// # Errors
 /// When a node does not let them in.
 pub async fn open(
     env: &Env,
     options: &Options,
-    doors: Vec<(String, u16)>,
+    doors: &[(String, u16)],
     token: &str,
-    status: Shared,
-) -> Result<(Machines, Vec<Line>), MqttError> {
+    status: &Shared,
+) -> Result<(Vec<Machines>, Vec<Line>), MqttError> {
     let begun = (env.now(), env.wall());
-    let fleet = Fleet::new(options.seed, spec(options, begun.1));
-    let machines = fleet.machines().map(|(name, kind, _)| {
-        let metric = kind.metrics().iter().find(|metric| metric.value_type == ValueType::F64);
-        Machine { name: name.to_owned(), metric: metric.map_or("", |metric| metric.name), acked: 0 }
-    });
-    status.lock().machines = machines.collect();
-    let topics: Arc<[Arc<str>]> =
-        fleet.machines().map(|(name, _, _)| Arc::from(format!("devices/{name}/telemetry"))).collect();
-    let (mut senders, mut lines) = (Vec::new(), Vec::new());
-    for (home, (host, port)) in doors.iter().enumerate() {
-        let login = mqtt::Options {
-            host: host.clone(),
-            port: *port,
-            client_id: format!("{}-{}", config::FLEET_USER, NAMES[home]),
-            login: Some((config::FLEET_USER.to_owned(), token.to_owned())),
-            in_flight: IN_FLIGHT,
-        };
-        let connection = Connection::open(env, login).await?;
-        let (sender, source) = mpsc::unbounded_channel();
-        senders.push(sender);
-        let (doors, topics, status) = (doors.clone(), topics.clone(), status.clone());
-        lines.push(Line { connection, home, at: home, doors, topics, source, waiting: VecDeque::new(), status });
+    let (mut machines, mut lines) = (Vec::new(), Vec::new());
+    for site in 0..SITES.len() {
+        let fleet = Fleet::new(options.seed.wrapping_add(site as u64), spec(options, site, begun.1));
+        let first = status.lock().machines.len();
+        status.lock().machines.extend(fleet.machines().map(|(name, kind, _)| {
+            let metric = kind.metrics().iter().find(|metric| metric.value_type == ValueType::F64);
+            Machine { site, name: name.to_owned(), metric: metric.map_or("", |metric| metric.name), acked: 0 }
+        }));
+        let topics: Arc<[Arc<str>]> =
+            fleet.machines().map(|(name, _, _)| Arc::from(format!("devices/{name}/telemetry"))).collect();
+        let mut senders = Vec::new();
+        for home in nodes_of(site) {
+            let (host, port) = doors[home].clone();
+            let login = mqtt::Options {
+                host,
+                port,
+                client_id: format!("{}-{}", config::FLEET_USER, NAMES[home]),
+                login: Some((config::FLEET_USER.to_owned(), token.to_owned())),
+                in_flight: IN_FLIGHT,
+            };
+            let connection = Connection::open(env, login).await?;
+            let (sender, source) = mpsc::unbounded_channel();
+            senders.push(sender);
+            let (doors, topics, status) = (doors.to_vec(), topics.clone(), status.clone());
+            let waiting = VecDeque::new();
+            lines.push(Line { connection, home, at: home, doors, first, topics, source, waiting, status });
+        }
+        machines.push(Machines { site, fleet, begun, lines: senders, status: status.clone() });
     }
-    Ok((Machines { fleet, begun, lines: senders, status }, lines))
+    Ok((machines, lines))
 }
 
 impl Machines {
     /// Measures until `stopping`.
     pub async fn run(mut self, env: Env, stopping: CancellationToken) {
-        let mut told = (false, false);
+        // What breaks is in the first site.
+        let mut told = (self.site > 0, self.site > 0);
         let mut stepped = Vec::new();
         while !stopping.is_cancelled() {
             let now = env.now();
             self.tell_of_fault(now, &mut told);
-            if self.status.lock().waiting.iter().sum::<usize>() < WAITING_MAX {
+            if self.status.lock().waiting[nodes_of(self.site)].iter().sum::<usize>() < WAITING_MAX {
                 // By the time of the wall clock at the start and the monotonic clock since.
                 self.fleet.step(self.begun.1.saturating_add(now.since(self.begun.0)), &mut stepped);
-                let mut of: [Vec<Reading>; NODES] = Default::default();
+                let mut of: [Vec<Reading>; OF_SITE] = Default::default();
                 for reading in stepped.drain(..) {
-                    of[reading.machine as usize % NODES].push(reading);
+                    of[reading.machine as usize % OF_SITE].push(reading);
                 }
                 for (line, readings) in self.lines.iter().zip(of).filter(|(_, readings)| !readings.is_empty()) {
                     let _ = line.send(readings);
@@ -202,7 +212,7 @@ impl Line {
     fn count_acks(&mut self, now: Mono) {
         let mut status = self.status.lock();
         for ack in self.connection.session().acks() {
-            status.acked(now, ack.published, ack.tag as usize, self.at);
+            status.acked(now, ack.published, self.first + ack.tag as usize, self.at);
         }
         status.tick(now);
     }
@@ -220,7 +230,8 @@ impl Line {
             }
         }
         env.sleep(RETRY).await;
-        self.turn_to(env, (self.at + 1) % NODES, "went on to").await;
+        let nodes = nodes_of(site_of(self.home));
+        self.turn_to(env, nodes.start + (self.at + 1 - nodes.start) % OF_SITE, "went on to").await;
     }
 
     async fn turn_to(&mut self, env: &Env, to: usize, how: &str) {
@@ -238,19 +249,24 @@ impl Line {
     }
 }
 
-fn spec(options: &Options, start: Timestamp) -> FleetSpec {
-    let period = 1e9 * f64::from(options.machines) / f64::from(options.rate.max(1));
+/// The machines of a site: all sites' machines measure equally often.
+fn spec(options: &Options, site: usize, start: Timestamp) -> FleetSpec {
+    let machines = options.machines_of(site);
+    let all: u32 = (0..SITES.len()).map(|site| options.machines_of(site)).sum();
+    let period = 1e9 * f64::from(all) / f64::from(options.rate.max(1));
+    let worn = PlannedFault {
+        device: BREAKS.to_owned(),
+        kind: FaultKind::BearingWear,
+        at: BREAKS_AT,
+        repaired: REPAIRED_AT,
+        ramp: Span::from_secs(4),
+    };
     FleetSpec {
+        prefix: if site == REMOTE { format!("{}-", SITES[site]) } else { String::new() },
         start,
         period: Span((period as i64).max(1)),
         jitter: 0.02,
-        planned: vec![PlannedFault {
-            device: BREAKS.to_owned(),
-            kind: FaultKind::BearingWear,
-            at: BREAKS_AT,
-            repaired: REPAIRED_AT,
-            ramp: Span::from_secs(4),
-        }],
-        ..FleetSpec::mixed(options.machines)
+        planned: if site == REMOTE { Vec::new() } else { vec![worn] },
+        ..FleetSpec::mixed(machines)
     }
 }

@@ -6,8 +6,10 @@ use millpond_core::time::Span;
 use millpond_env::Mono;
 
 use super::{
+    cloud::SiteStatus,
     fleet,
-    site::{NAMES, NODES},
+    mesh::{NAMES, NODES, SITES},
+    reconcile::{Counted, Found},
     status::{Audit, NodeStatus, Status},
 };
 use crate::commands::out;
@@ -55,6 +57,7 @@ impl Lines {
             }
             (self.panes_left_out, self.panes_shown) = (0, 0);
             line(&mut text, now.since(status.begun), &figures(status));
+            line(&mut text, now.since(status.begun), &cloud(status));
         }
         out(text)
     }
@@ -89,13 +92,72 @@ fn nodes(status: &Status) -> String {
     NAMES.iter().zip(&status.nodes).map(node).collect::<Vec<_>>().join("; ")
 }
 
+/// What the cloud has.
+fn cloud(status: &Status) -> String {
+    let site = |(name, site): (&&str, &SiteStatus)| {
+        let mut text = format!("{name}{}", if site.is_cut { " (line cut)" } else { "" });
+        // Writing to a string cannot fail.
+        let _ = write!(text, " delivered {}, at site {}", site.ledger.delivered(), site.at_site());
+        if let Some(eta) = site.eta() {
+            let _ = write!(text, " (ready in {})", age(eta));
+        }
+        let _ = write!(text, ", missing {}", site.ledger.missing());
+        let _ = write!(text, ", connected {} of {}", site.ledger.connected(), site.ledger.journals());
+        if site.is_closed() {
+            text.push_str(", closed");
+        }
+        if let Some(newest) = site.age {
+            let _ = write!(text, ", newest value {} old", age(newest));
+        }
+        text
+    };
+    let sites: Vec<String> = SITES.iter().zip(&status.cloud.sites).map(site).collect();
+    format!("cloud: {}; {} events in the archive", sites.join("; "), status.cloud.archived)
+}
+
+/// A length of time with one digit behind the point.
+pub fn age(span: Span) -> String {
+    format!("{:.1} s", span.as_secs_f64())
+}
+
 /// Whether everything that was acknowledged is there.
 pub fn audit(status: &Status) -> String {
-    match status.audit {
+    match status.audit() {
         None => "not counted yet".to_owned(),
         Some(Audit { acked, missing: 0, .. }) => format!("all of {acked} acknowledged were found"),
         Some(Audit { acked, missing, .. }) => format!("{missing} OF {acked} ACKNOWLEDGED ARE MISSING"),
     }
+}
+
+/// The last words on the cloud, whose numbers must agree as well.
+pub fn summary_of_cloud(status: &Status, found: &Found) -> String {
+    let mut text = String::new();
+    for (site, (ledger, heads)) in SITES.iter().zip(&found.ledgers) {
+        let state = if ledger.is_closed(heads) { "closed" } else { "OPEN" };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "the cloud's ledger of {site}: {} records, delivered {}, at site {}, missing {}: {state}",
+            ledger.records(heads),
+            ledger.delivered(),
+            ledger.at_site(heads),
+            ledger.missing(),
+        );
+    }
+    let verdict = |counted: &Counted| if counted.differ.is_empty() { "the same" } else { "NOT THE SAME" };
+    if let Some(readings) = &found.readings {
+        let Counted { at_sites, in_cloud, .. } = readings;
+        let (many, said) = (status.machines.len(), verdict(readings));
+        let _ = writeln!(text, "readings of {many} devices: {at_sites} acknowledged, {in_cloud} in the cloud: {said}");
+    }
+    for (site, panes) in SITES.iter().zip(&found.panes) {
+        let (Counted { at_sites, in_cloud, .. }, said) = (panes, verdict(panes));
+        let _ = writeln!(text, "panes of {site}: {at_sites} there, {in_cloud} of them in the cloud: {said}");
+    }
+    for problem in found.problems() {
+        let _ = writeln!(text, "NOT IN ORDER: {problem}");
+    }
+    text
 }
 
 /// The last words, whose numbers must agree.
@@ -110,11 +172,16 @@ pub fn summary(status: &Status, stored: u64, now: Mono) -> String {
     } else {
         String::new()
     };
+    let cuts = match status.cuts {
+        0 => String::new(),
+        cuts => format!("the line of a site to the cloud was cut {cuts} times\n"),
+    };
     let dead_letters: u64 = status.nodes.iter().map(|node| node.seen.dead_letters).sum();
     format!(
-        "\nran {:.1} s with {} devices on {NODES} nodes\n{kills}published {}, acknowledged {}, stored {}: {verdict}\nresults of {} {}, alerts {} fired, {} resolved, {dead_letters} dead letters\n",
+        "\nran {:.1} s with {} devices on {NODES} nodes of {} sites and a cloud\n{kills}{cuts}published {}, acknowledged {}, stored {}: {verdict}\nresults of {} {}, alerts {} fired, {} resolved, {dead_letters} dead letters\n",
         now.since(status.begun).as_secs_f64(),
         status.machines.len(),
+        SITES.len(),
         status.published,
         status.acked,
         stored,

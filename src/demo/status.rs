@@ -10,7 +10,10 @@ use millpond_core::time::Span;
 use millpond_env::Mono;
 use serde_json::Value;
 
-use super::site::{NAMES, NODES};
+use super::{
+    cloud::CloudStatus,
+    mesh::{NAMES, NODES, SITES, nodes_of},
+};
 
 /// Time over which rates and latencies are told.
 const PERIOD: Span = Span::from_secs(2);
@@ -24,8 +27,10 @@ pub struct Status {
     pub begun: Mono,
     pub data: PathBuf,
     pub nodes: Vec<NodeStatus>,
+    pub cloud: CloudStatus,
     pub kills: u32,
     pub restarts: u32,
+    pub cuts: u32,
     /// To which node the machines of each node are connected.
     pub lines: [Option<usize>; NODES],
     pub machines: Vec<Machine>,
@@ -36,8 +41,8 @@ pub struct Status {
     pub waiting: [usize; NODES],
     /// Windows of nodes that were gone, continued by others.
     pub adopted: u64,
-    /// Whether what was acknowledged is there; the last that was counted.
-    pub audit: Option<Audit>,
+    /// By site, whether what was acknowledged is there; the last that was counted.
+    pub audits: [Option<Audit>; SITES.len()],
     /// Of the last whole period.
     pub recent: Recent,
     period: Period,
@@ -96,18 +101,21 @@ pub struct Seen {
     pub file_bytes: u64,
     pub dead_letters: u64,
     pub health: String,
+    /// Its origin, its incarnation, and the last number of its journal.
+    pub head: Option<((String, u64), u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
+    pub site: usize,
     pub name: String,
     /// One that each of its readings has.
     pub metric: &'static str,
     pub acked: u64,
 }
 
-/// What was counted over the whole site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What was counted over a whole site.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     /// Acknowledged before the count began.
     pub acked: u64,
@@ -146,8 +154,10 @@ impl Status {
             begun,
             data,
             nodes,
+            cloud: CloudStatus::default(),
             kills: 0,
             restarts: 0,
+            cuts: 0,
             lines: std::array::from_fn(Some),
             machines: Vec::new(),
             published: 0,
@@ -155,7 +165,7 @@ impl Status {
             reconnects: 0,
             waiting: [0; NODES],
             adopted: 0,
-            audit: None,
+            audits: Default::default(),
             recent: Recent::default(),
             period: Period { since: begun, acked: 0, latency: Histogram::new_with_max(LATENCY_NS_MAX, 3).ok() },
             panes: VecDeque::new(),
@@ -177,7 +187,23 @@ impl Status {
             let NodeStatus { pid, mqtt, http, .. } = node;
             self.say(now, format!("{name} is ready: process {pid}, mqtt://{mqtt}, http://{http}"));
         }
+        let CloudStatus { pid, http, .. } = &self.cloud;
+        self.say(now, format!("the cloud is ready: process {pid}, http://{http}"));
         self.say(now, format!("data in {}", self.data.display()));
+    }
+
+    /// What was counted over all sites, when each was counted.
+    pub fn audit(&self) -> Option<Audit> {
+        self.audits.iter().try_fold(Audit::default(), |all, audit| Some(all.and((*audit)?)))
+    }
+
+    pub fn machines_of(&self, site: usize) -> Vec<Machine> {
+        self.machines.iter().filter(|machine| machine.site == site).cloned().collect()
+    }
+
+    /// The first node of a site for which this holds.
+    pub fn first_of(&self, site: usize, so: impl Fn(&NodeStatus) -> bool) -> Option<usize> {
+        nodes_of(site).find(|node| so(&self.nodes[*node]))
     }
 
     /// `node` acknowledged a reading of `machine`.
@@ -283,6 +309,9 @@ impl Seen {
             metrics.iter().filter(|(metric, _)| metric == name).map(|(_, value)| *value as u64).sum()
         };
         let reasons: Vec<&str> = health["reasons"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let classes = journal["classes"].as_object().into_iter().flatten();
+        let head = classes.filter_map(|(_, class)| class["last_seq"].as_u64()).max();
+        let life = journal["origin"].as_str().map(str::to_owned).zip(journal["incarnation"].as_u64());
         let word = health["status"].as_str().unwrap_or("unknown");
         Seen {
             members: metric("members"),
@@ -294,11 +323,18 @@ impl Seen {
             file_bytes: journal["file_bytes"].as_u64().unwrap_or_default(),
             dead_letters: journal["dead_letters"].as_u64().unwrap_or_default(),
             health: if reasons.is_empty() { word.to_owned() } else { format!("{word}: {}", reasons.join("; ")) },
+            head: life.zip(head),
         }
     }
 }
 
 impl Audit {
+    /// Of both together.
+    pub fn and(self, other: Audit) -> Audit {
+        let Audit { acked, stored, missing } = other;
+        Audit { acked: self.acked + acked, stored: self.stored + stored, missing: self.missing + missing }
+    }
+
     /// Compares what each machine was acknowledged before with what is there now; `before` was there when the demo began.
     pub fn of(machines: &[Machine], before: &[u64], stored: &[u64]) -> Audit {
         let mut audit = Audit { acked: 0, stored: 0, missing: 0 };
@@ -377,7 +413,7 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_and_is_not_there_is_missed() {
-        let machine = |acked| Machine { name: "m".to_owned(), metric: "t", acked };
+        let machine = |acked| Machine { site: 0, name: "m".to_owned(), metric: "t", acked };
         let audit = Audit::of(&[machine(5), machine(5)], &[10, 0], &[16, 4]);
         assert_eq!(audit, Audit { acked: 10, stored: 10, missing: 1 });
     }

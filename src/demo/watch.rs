@@ -1,5 +1,5 @@
 //! What the view learns of each node, with a login as a user would, over HTTP once a second: the members that the node sees, its copies of
-//! the others, its journal, its alerts and its health; and from the first node that lives the windows of the whole site.
+//! the others, its journal, its alerts and its health; and from the first node of a site that lives the windows of the whole site.
 
 use millpond_core::time::Span;
 use millpond_env::Env;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, config,
-    site::{NAMES, NODES},
+    mesh::{NAMES, OF_SITE, site_of},
     status::Seen,
 };
 
@@ -32,7 +32,7 @@ pub async fn run(env: Env, node: usize, client: HttpClient, status: Shared, stop
 async fn ask(env: &Env, node: usize, client: &HttpClient, status: &Shared) -> Result<(), HttpError> {
     let seen = Seen::of(&metrics(client).await?, &client.get("/v1/journal").await?, &client.get("/healthz").await?);
     let alerts = client.get("/v1/alerts?limit=40").await?;
-    let speaks = status.lock().nodes.iter().position(|node| node.up_since.is_some()) == Some(node);
+    let speaks = status.lock().first_of(site_of(node), |node| node.up_since.is_some()) == Some(node);
     let panes =
         if speaks { client.get(&format!("/v1/windows/{}?limit=40", config::WINDOW)).await? } else { Value::Null };
     let now = env.now();
@@ -40,9 +40,12 @@ async fn ask(env: &Env, node: usize, client: &HttpClient, status: &Shared) -> Re
     status.take_alerts(now, alerts["alerts"].as_array().map_or(&[], Vec::as_slice));
     status.take_panes(now, panes["panes"].as_array().map_or(&[], Vec::as_slice));
     let before = std::mem::replace(&mut status.nodes[node].seen, seen.clone());
+    if let Some(head) = seen.head.clone() {
+        status.cloud.sites[site_of(node)].heard(head);
+    }
     let name = NAMES[node];
     if seen.members != before.members && before.members > 0 {
-        status.say(now, format!("{name} sees {} of {NODES} nodes up", seen.members));
+        status.say(now, format!("{name} sees {} of {OF_SITE} nodes up", seen.members));
     }
     if seen.adopted > before.adopted {
         let more = seen.adopted - before.adopted;
