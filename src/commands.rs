@@ -15,6 +15,7 @@ pub mod devices;
 pub mod edge;
 pub mod explain;
 pub mod journal;
+pub mod lake;
 pub mod ledger;
 pub mod members;
 pub mod node;

@@ -35,7 +35,7 @@ use millpond_env::Env;
 use millpond_gateway::port::{AskError, Json};
 #[cfg(feature = "s3")]
 pub use millpond_lake::bucket;
-use millpond_lake::{Lake, LakeError, Options};
+use millpond_lake::{Lake, LakeError, Manifest, Options};
 pub use millpond_lake::{ObjectStore, folder};
 use millpond_proto::{
     replication::Life,
@@ -237,23 +237,21 @@ impl Cloud {
                 let lines = self.lines(site).await.ok_or_else(unknown)?;
                 Ok(json!({ "site": site, "rows": lines.iter().map(row_of).collect::<Vec<_>>() }))
             }
-            "cloud_archive" => {
-                let archive = self.0.archive.as_ref().ok_or_else(|| AskError::Invalid("nothing is archived".into()))?;
-                let manifest = archive.now().await.map_err(AskError::Failed)?;
-                Ok(
-                    json!({ "manifest": manifest.number, "files": manifest.files.len(), "rows": manifest.rows(), "bytes": manifest.bytes() }),
-                )
-            }
+            "cloud_lake" => Ok(shown(&self.archive()?.lake().manifest())),
+            "cloud_archive" => Ok(shown(&self.archive()?.now().await.map_err(AskError::Failed)?)),
             "cloud_forget" => {
-                let archive = self.0.archive.as_ref().ok_or_else(|| AskError::Invalid("nothing is archived".into()))?;
                 let device = body["device"].as_str().ok_or_else(|| AskError::Invalid("`device` is missing".into()))?;
                 let tenant = body["tenant"].as_str().unwrap_or("default");
-                let remains = archive.forget(tenant, device).await.map_err(AskError::Failed)?;
+                let remains = self.archive()?.forget(tenant, device).await.map_err(AskError::Failed)?;
                 let rows: u64 = remains.iter().map(|remains| remains.rows).sum();
                 Ok(json!({ "device": device, "tenant": tenant, "rows_in_files_to_be_swept": rows }))
             }
             _ => self.0.control.operate(what, body).await,
         }
+    }
+
+    fn archive(&self) -> Result<&Archive, AskError> {
+        self.0.archive.as_deref().ok_or_else(|| AskError::Invalid("nothing is archived".into()))
     }
 
     async fn site_row(&self, site: &str) -> Json {
@@ -290,6 +288,21 @@ impl Cloud {
             let _ = root.stop_and_wait(None, None).await;
         }
     }
+}
+
+fn shown(manifest: &Manifest) -> Json {
+    let file = |file: &millpond_lake::File| {
+        json!({
+            "path": file.path,
+            "tenant": file.tenant,
+            "day": file.date,
+            "tier": file.tier,
+            "rows": file.rows,
+            "bytes": file.bytes,
+        })
+    };
+    let files: Vec<Json> = manifest.files.iter().map(file).collect();
+    json!({ "manifest": manifest.number, "rows": manifest.rows(), "bytes": manifest.bytes(), "files": files })
 }
 
 fn row_of(line: &LifeLine) -> Json {

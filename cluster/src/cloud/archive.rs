@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Cloud, Consumer, site::SiteMsg};
 
 /// Events and bytes of blocks that are moved with one manifest.
-const EVENTS_MAX: usize = 250_000;
+const EVENTS_MAX: usize = 100_000;
 const BYTES_MAX: usize = 8 << 20;
 /// Records of one life that are moved together.
 const RECORDS_MAX: u64 = 65_536;

@@ -268,6 +268,14 @@ fn of_site() -> Vec<Route> {
             "Any",
         ),
         route(
+            "get",
+            "/v1/cloud/lake",
+            Operator,
+            get(site::cloud_lake),
+            "The files of the archive, as its newest manifest names them.",
+            "Any",
+        ),
+        route(
             "post",
             "/v1/cloud/archive",
             Admin,

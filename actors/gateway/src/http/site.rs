@@ -62,6 +62,11 @@ pub(super) async fn cloud_ledger(State(door): State<Arc<Door>>, Path(site): Path
     ask(&door, "cloud_ledger", json!({ "site": site })).await
 }
 
+/// The files of the archive.
+pub(super) async fn cloud_lake(State(door): State<Arc<Door>>) -> Answer {
+    ask(&door, "cloud_lake", Value::Null).await
+}
+
 /// Moves what is settled into the archive now.
 pub(super) async fn cloud_archive(State(door): State<Arc<Door>>) -> Answer {
     ask(&door, "cloud_archive", Value::Null).await
