@@ -238,7 +238,10 @@ impl Cloud {
                 Ok(json!({ "site": site, "rows": lines.iter().map(row_of).collect::<Vec<_>>() }))
             }
             "cloud_lake" => Ok(shown(&self.archive()?.lake().manifest())),
-            "cloud_archive" => Ok(shown(&self.archive()?.now().await.map_err(AskError::Failed)?)),
+            "cloud_archive" => {
+                let manifest = self.archive()?.now().await.map_err(AskError::Failed)?;
+                Ok(shown(&manifest))
+            }
             "cloud_forget" => {
                 let device = body["device"].as_str().ok_or_else(|| AskError::Invalid("`device` is missing".into()))?;
                 let tenant = body["tenant"].as_str().unwrap_or("default");
