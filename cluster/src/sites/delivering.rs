@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Each node delivers its own records. Those of a node that has not been heard by the cloud for [`TAKE_OVER_MS`] are delivered by who holds
-//! them: the first that asks the cloud, which knows who is delivering.
+//! them: the first that asks the cloud, which knows who is delivering. Whoever has had nothing more to give of them for as long lets go of
+//! them, since another node may hold what is still missing.
 
 use std::{
     collections::BTreeMap,
@@ -146,6 +147,7 @@ async fn deliver_to(
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
     let mut feeding: BTreeMap<Life, Arc<Feeding>> = BTreeMap::new();
     sites.env.spawn(obeying::obey(sites.clone(), trusted.site.clone(), link.clone(), session.child_token()));
+    let mut dry: BTreeMap<Life, Mono> = BTreeMap::new();
     loop {
         let brought = ask(sites, &link).await?;
         sites.show_upward(&trusted.site, |upward| (upward.connected, upward.known) = (Some(address.clone()), true));
@@ -198,6 +200,7 @@ async fn deliver_to(
             }
             feeding.insert(offer.life, feed);
         }
+        release(&feeding, &mut dry, own.life, sites.env.now());
         sites.show_progress(&trusted.site, &feeding);
         tokio::select! {
             biased;
@@ -206,6 +209,18 @@ async fn deliver_to(
         }
         if let Some(why) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(why);
+        }
+    }
+}
+
+/// Lets go of other nodes' records of which nothing was left to give for a while; `dry` says since when.
+fn release(feeding: &BTreeMap<Life, Arc<Feeding>>, dry: &mut BTreeMap<Life, Mono>, own: Life, now: Mono) {
+    dry.retain(|life, _| feeding.contains_key(life));
+    for (life, feed) in feeding.iter().filter(|(life, _)| **life != own) {
+        if feed.left() != [0, 0] {
+            dry.remove(life);
+        } else if now.since(*dry.entry(*life).or_insert(now)) >= Span::from_millis(TAKE_OVER_MS as i64) {
+            feed.ended.cancel();
         }
     }
 }

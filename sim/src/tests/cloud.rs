@@ -136,3 +136,27 @@ fn forgotten_receipts_of_what_was_given_up_are_found() {
     let cut = "[[fault]]\nat = \"20s\"\nkind = \"partition\"\nnode = \"above\"\nlasts = \"90s\"";
     hunt(Bug::ForgetDropRanges, Promise::LedgerCloses, &text(config, "", cut));
 }
+
+/// Three boxes with `replicas = 1`: of the events of one that is gone each of its mates has a part, or one of them all.
+#[test]
+fn what_only_one_mate_of_a_lost_node_has_arrives_too() {
+    let west = SOUTH.replace("south", "west").replace("\"b\"", "\"c\"");
+    let faults = r#"
+[[fault]]
+at = "20s"
+kind = "partition"
+node = "above"
+lasts = "45s"
+
+[[fault]]
+at = "60s"
+kind = "wipe"
+node = "north"
+down = "3s"
+"#;
+    let text = text("", &format!("{SOUTH}{west}"), faults).replace("replicas = 0", "replicas = 1");
+    for seed in 1..=4 {
+        let report = run(&text, seed).report;
+        assert!(report.kept(), "seed {seed}: {:#?}", report.broken);
+    }
+}
