@@ -4,7 +4,14 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
-use millpond_core::{block, ids::device_hash, ranges::RangeSet, record::RecordKind, time::Timestamp, value::Value};
+use millpond_core::{
+    block::{self, BlockError},
+    ids::{Seq, device_hash},
+    ranges::RangeSet,
+    record::{self, Class, LeftOut, RecordKind},
+    time::Timestamp,
+    value::Value,
+};
 use millpond_gateway::port::{AskError, Json, Query, QueryAggregate, QueryAnswer};
 use millpond_store::Reader;
 use serde::{Deserialize, Serialize};
@@ -115,7 +122,8 @@ pub fn answer(query: &Query, found: Found) -> QueryAnswer {
     QueryAnswer { device_id: query.device_id.clone(), metric: query.metric.clone(), points, truncated }
 }
 
-/// A value that stands in several journals is one: its device got no acknowledgement and sent it to another node as well.
+/// A value that stands in several journals is one: its device got no acknowledgement and sent it to another node as well. Soon after one of the
+/// journals leaves it out; until then only single values can be told apart, and a step counts both.
 fn in_order(journals: Vec<Vec<(i64, Json)>>) -> Vec<(f64, Json)> {
     let numbered = journals.into_iter().enumerate();
     let mut points: Vec<(i64, usize, Json)> = numbered
@@ -166,19 +174,24 @@ fn shaped(query: &Query, number: i64, step: &Step) -> (f64, Json) {
     (epoch_ms(start), json!(value))
 }
 
-/// Calls `f` for each value in the range, in the order of the journal, until it says `false`.
+/// Calls `f` for each value in the range that counts in this journal, in its order, until it says `false`.
 fn each(journal: &Journal, query: &Query, mut f: impl FnMut(Timestamp, Value<'_>) -> bool) -> Result<(), AskError> {
+    let left_out = left_out(&journal.reader, &query.device_id)?;
     let mut damaged = None;
     let mut go_on = true;
     let scanned = journal.reader.scan_series(query.start, query.end, device_hash(&query.device_id), |row| {
         if row.kind != RecordKind::Events || journal.without.contains(row.seq.0) {
             return ControlFlow::Continue(());
         }
-        let read = block::read_series(row.payload, &query.device_id, &query.metric, &mut |time, value| {
+        let mut point = |time, value: Value<'_>| {
             if go_on && query.start <= time && time < query.end {
                 go_on = f(time, value);
             }
-        });
+        };
+        let read = match left_out.get(&row.seq) {
+            None => block::read_series(row.payload, &query.device_id, &query.metric, &mut point).map(drop),
+            Some(without) => read_without(row.payload, query, without, &mut point),
+        };
         if let Err(error) = read {
             damaged = Some(AskError::Failed(format!("record {} is damaged (MP0402): {error}", row.seq.0)));
             return ControlFlow::Break(());
@@ -192,6 +205,40 @@ fn each(journal: &Journal, query: &Query, mut f: impl FnMut(Timestamp, Value<'_>
 /// A value in an answer.
 pub fn json_of(value: Value<'_>) -> Json {
     shapes::value(value)
+}
+
+/// As [`block::read_series`], but for events with these sequence numbers.
+fn read_without(
+    block: &[u8],
+    query: &Query,
+    without: &RangeSet,
+    point: &mut dyn FnMut(Timestamp, Value<'_>),
+) -> Result<(), BlockError> {
+    let batch = block::Decoder::new().decode(block)?;
+    let Some(column) = batch.shape.position(&query.metric).and_then(|at| batch.columns.get(at)) else { return Ok(()) };
+    for run in batch.runs().iter().filter(|run| batch.device(run) == query.device_id) {
+        for row in run.rows().filter(|row| !batch.seq(*row).is_some_and(|seq| without.contains(seq))) {
+            column.value(row).into_iter().for_each(|value| point(batch.times[row], value));
+        }
+    }
+    Ok(())
+}
+
+/// Which events of the device count in the journal of another node, by their records.
+fn left_out(reader: &Reader, device: &str) -> Result<BTreeMap<Seq, RangeSet>, AskError> {
+    let mut all: BTreeMap<Seq, RangeSet> = BTreeMap::new();
+    let scanned = reader.scan(Class::State, Seq(0), |row| {
+        if row.kind == RecordKind::LeftOut {
+            let left = record::decode::<Vec<LeftOut>>(row.payload).unwrap_or_default();
+            for left in left.into_iter().filter(|left| left.device == device) {
+                let seqs = all.entry(Seq(left.record)).or_default();
+                left.seqs.iter().for_each(|seq| seqs.insert(*seq, *seq));
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    scanned.map_err(crate::api::unreadable)?;
+    Ok(all)
 }
 
 /// Whole milliseconds are exact; a fraction is rounded to about 200 ns.

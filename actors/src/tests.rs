@@ -6,6 +6,8 @@ use bytes::Bytes;
 use millpond_core::{
     batch::BatchBuilder,
     dead_letter::PayloadFormat,
+    ids::Seq,
+    record::{self, Class, Hlc, LeftOut, RecordKind},
     time::{Span, Timestamp},
     value::Value,
     window::{Pane, PaneMetric, WindowSpec},
@@ -16,6 +18,7 @@ use millpond_gateway::{
     port::{Inbound, Json, Query, QueryAggregate, Receipt, Refusal, Source, Submission},
     tap::Tap,
 };
+use millpond_store::Append;
 use prometheus::Registry;
 use tokio::sync::oneshot;
 
@@ -84,8 +87,8 @@ fn stored(accepted: u64, duplicates: u64) -> Receipt {
     Receipt::Stored { accepted, duplicates, rejected: 0 }
 }
 
-async fn count(node: &Running, device: &str) -> u64 {
-    let question = Query {
+fn question(device: &str) -> Query {
+    Query {
         tenant: None,
         device_id: device.into(),
         metric: "v".into(),
@@ -94,8 +97,11 @@ async fn count(node: &Running, device: &str) -> u64 {
         aggregate: Some(QueryAggregate::Count),
         step: None,
         limit: 10,
-    };
-    let answer = node.node.query(question).await.expect("an answer");
+    }
+}
+
+async fn count(node: &Running, device: &str) -> u64 {
+    let answer = node.node.query(question(device)).await.expect("an answer");
     answer.points.first().map_or(0, |(_, count)| count.as_f64().expect("a number") as u64)
 }
 
@@ -137,6 +143,36 @@ async fn what_was_stored_is_there_after_a_restart_once() {
         assert_eq!((panes(&node, "each").await, panes(&node, "all").await), before);
         node.stop().await;
     }
+}
+
+#[tokio::test]
+async fn what_counts_in_another_journal_is_no_part_of_an_answer() {
+    let node = start(&Memory::default(), 1).await;
+    assert_eq!(publish(&node, &["a", "b"], 0..40).await, stored(80, 0));
+    let mut records = Vec::new();
+    let scan = node.reader.scan(Class::Raw, Seq(0), |row| {
+        records.push(row.seq.0);
+        std::ops::ControlFlow::Continue(())
+    });
+    scan.expect("a journal");
+    let left = records.iter().map(|record| LeftOut { record: *record, device: "a".into(), seqs: vec![7, 9, 39, 40] });
+    let record = Append {
+        kind: RecordKind::LeftOut,
+        hlc: Hlc::default(),
+        rows: 0,
+        min_time: Timestamp::MAX,
+        max_time: Timestamp::MIN,
+        devices: Vec::new(),
+        payload: record::encode(&left.collect::<Vec<_>>()).into(),
+    };
+    assert!(node.writer.write(Class::State, vec![record], Vec::new()).await);
+    assert_eq!((count(&node, "a").await, count(&node, "b").await), (37, 40));
+    let question = Query { aggregate: None, limit: 100, ..question("a") };
+    let answer = node.node.query(question).await.expect("an answer");
+    let values: Vec<f64> = answer.points.iter().filter_map(|(_, value)| value.as_f64()).collect();
+    let expected: Vec<f64> = (0..39_u8).filter(|value| ![7, 9].contains(value)).map(f64::from).collect();
+    assert_eq!(values, expected);
+    node.stop().await;
 }
 
 #[tokio::test]
