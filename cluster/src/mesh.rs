@@ -123,6 +123,8 @@ pub(crate) enum MeshMsg {
     Moved,
     Timer(TimerToken),
     Tick,
+    /// Changes of documents that were collected are to be made.
+    DocumentsDue,
     Copy(copies::Done),
     Resolved(Vec<SocketAddr>),
     /// Which devices came to another node.

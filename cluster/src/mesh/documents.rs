@@ -13,6 +13,7 @@ use millpond_core::{
 use millpond_env::Mono;
 use millpond_gateway::port::{AskError, Json};
 use millpond_proto::{
+    Now,
     documents::{Conflict, Documents, Effect, Input, Kind, Refused},
     wire::Message,
 };
@@ -20,6 +21,7 @@ use millpond_store::{Put, ReadError, Reader, Table};
 use serde_json::json;
 
 use super::{
+    MeshMsg,
     pen::{Job, Reply, Then},
     state::State,
 };
@@ -35,6 +37,8 @@ const NEWCOMERS: usize = 256;
 pub(super) struct Shelf {
     pub documents: Documents,
     ticked: Mono,
+    /// When the actor is woken for changes that are being collected; nothing when there are none.
+    wakes: Option<Now>,
     waiting: Vec<Waiting>,
 }
 
@@ -64,7 +68,7 @@ impl Shelf {
         if documents.counts().unreadable > 0 {
             tracing::warn!(rows = documents.counts().unreadable, "parts of documents could not be read");
         }
-        Ok(Shelf { documents, ticked: Mono(0), waiting: Vec::new() })
+        Ok(Shelf { documents, ticked: Mono(0), wakes: None, waiting: Vec::new() })
     }
 }
 
@@ -128,13 +132,40 @@ impl State {
     }
 
     pub(super) fn tick_documents(&mut self) {
-        let now = self.env.now();
         self.enter_newcomers();
+        self.look_at_documents();
+    }
+
+    /// Changes that were collected are due, or nothing was collected for a while.
+    fn look_at_documents(&mut self) {
+        let now = self.env.now();
         if self.now() >= self.shelf.documents.next_due() || now.since(self.shelf.ticked) >= TICK_MAX {
             self.shelf.ticked = now;
             self.document(Input::Tick);
         }
         self.answer_settled();
+    }
+
+    /// An edit waits for its change to be due: that is not left to the next look at the clock.
+    fn wake_for_documents(&mut self) {
+        let due = self.shelf.documents.next_due();
+        if self.shelf.wakes.is_some_and(|at| at <= due) {
+            return;
+        }
+        self.shelf.wakes = Some(due);
+        let (timer, actor) = (self.env.clock.timer(Mono(due.0)), self.actor.clone());
+        self.env.spawn(async move {
+            timer.await;
+            let _ = actor.cast(MeshMsg::DocumentsDue);
+        });
+    }
+
+    pub(super) fn documents_due(&mut self) {
+        self.shelf.wakes = None;
+        self.look_at_documents();
+        if !self.shelf.waiting.is_empty() {
+            self.wake_for_documents();
+        }
     }
 
     /// Devices that came to be at home here before they were anywhere else are entered into the registry, once. A deleted one stays so.
@@ -179,6 +210,7 @@ impl State {
         self.shelf.waiting.push(Waiting { of, answer, reply, until });
         self.document(Input::Tick);
         self.answer_settled();
+        self.wake_for_documents();
     }
 
     pub(super) fn answer_settled(&mut self) {

@@ -269,6 +269,7 @@ impl State {
             MeshMsg::Moved => self.moved(),
             MeshMsg::Timer(token) => self.member(membership::Input::Timer(token)),
             MeshMsg::Tick => self.tick(),
+            MeshMsg::DocumentsDue => self.documents_due(),
             MeshMsg::Copy(done) => self.copy(done),
             MeshMsg::Resolved(addrs) => {
                 self.seeds.extend(addrs);

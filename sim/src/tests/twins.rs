@@ -205,6 +205,20 @@ fn three_boxes_share_a_twin() {
 }
 
 #[test]
+fn a_change_is_made_a_quarter_of_a_second_after_its_edit_whenever_that_is() {
+    let mut town = Town::new(4);
+    for speed in 0..10 {
+        let asked = town.world.now();
+        let edit = json!({ "speed": speed });
+        town.ask("north", "PATCH", "/v1/devices/press/twin/desired", Some(edit)).expect("accepted");
+        let took = Span((town.world.now().0 - asked.0) as i64);
+        // Whoever asks looks every 50 ms.
+        assert!((Span::from_millis(250)..=Span::from_millis(300)).contains(&took), "{speed}: {took}");
+        town.run(Span::from_millis(17));
+    }
+}
+
+#[test]
 fn a_command_waits_for_its_device_and_follows_it() {
     let mut town = Town::new(3);
     town.ask("north", "PUT", "/v1/devices/press", Some(json!({"type": "press"}))).expect("registered");
