@@ -1,11 +1,12 @@
 //! The node as its doors see it.
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::{
     alert::{Alert, AlertEffect, AlertFilter, AlertState, Alerts},
+    block,
     dead_letter::DeadLetter,
     ids::Seq,
     record::{self, Class, DropRange, RecordKind},
@@ -46,6 +47,9 @@ const READ_TRIES: usize = 5;
 const READ_AGAIN_AFTER: Span = Span::from_millis(20);
 /// Records that are read for one list at most.
 const RECORDS_READ_MAX: usize = 100_000;
+
+/// Records that are looked through for names of metrics.
+const NAMING_RECORDS_MAX: usize = 64;
 
 pub struct Api {
     pub env: Env,
@@ -138,6 +142,26 @@ impl Node for Api {
             (Some(others), here) => others.operate("device", json!({ "device": device, "here": here })).await,
             (None, here) => here.ok_or_else(|| unknown_device(device)),
         }
+    }
+
+    /// Those of the schemas, and those in the newest records.
+    async fn metric_names(&self) -> Result<Vec<String>, AskError> {
+        let settings = self.settings.now();
+        let mut names: BTreeSet<String> =
+            settings.schemas.iter().flat_map(|schema| schema.metrics.keys().cloned()).collect();
+        let found = self.read(|reader| {
+            let (mut found, mut read, mut decoder) = (BTreeSet::new(), 0, block::Decoder::new());
+            newest(reader, Class::Raw, |row| {
+                if let Ok(batch) = decoder.decode(row.payload) {
+                    found.extend(batch.shape.metrics().iter().map(|metric| metric.name.to_string()));
+                }
+                read += 1;
+                read < NAMING_RECORDS_MAX
+            })?;
+            Ok(found)
+        });
+        names.extend(found.await?);
+        Ok(names.into_iter().collect())
     }
 
     async fn quarantine(&self, device: &str, on: bool) -> Result<Json, AskError> {

@@ -11,6 +11,7 @@ mod metrics;
 mod openapi;
 mod params;
 pub mod problem;
+mod prometheus;
 mod query;
 mod routes;
 mod settings;

@@ -178,6 +178,10 @@ pub trait Node: Send + Sync + 'static {
     /// All devices, by name, from `after` (exclusive) on.
     async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<Json>, AskError>;
     async fn device(&self, device: &str) -> Result<Json, AskError>;
+    /// Names of metrics that devices send, as far as they are known without looking at everything.
+    async fn metric_names(&self) -> Result<Vec<String>, AskError> {
+        Ok(Vec::new())
+    }
     /// Sets a device apart (its events become dead letters), or takes it back.
     async fn quarantine(&self, device: &str, on: bool) -> Result<Json, AskError>;
     /// Newest revision of each pane of a window, newest first.

@@ -16,6 +16,7 @@
 //! 2. A range that is delivered holds everything of it that the terms let out, and names what stays behind.
 
 pub mod account;
+pub mod budget;
 pub mod feed;
 pub mod orders;
 pub mod rollout;

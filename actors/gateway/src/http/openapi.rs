@@ -79,6 +79,11 @@ fn operation(route: &Route) -> Value {
     match (route.method, route.path) {
         (_, "/v1/telemetry") => operation["requestBody"] = telemetry_body(),
         (_, "/v1/dead-letters/replay") => operation["requestBody"] = replay_body(),
+        ("post", path) if path.starts_with("/prometheus/") => {
+            let form = json!({"application/x-www-form-urlencoded": {"schema": {"type": "object"}}});
+            operation["requestBody"] =
+                json!({"required": false, "description": "The parameters, as a form.", "content": form});
+        }
         ("put" | "patch", _) | ("post", "/v1/site/conflicts/resolve" | "/v1/devices/{device}/commands") => {
             operation["requestBody"] = site_body(route.path);
         }
@@ -203,6 +208,12 @@ fn schemas() -> Value {
                 "truncated": {"const": true, "description": "Only there when more points are in the range than `limit` lets through."},
             },
             "required": ["device_id", "metric", "points"],
+        },
+        "Prometheus": {
+            "type": "object",
+            "description": "The shape of Prometheus' HTTP API.",
+            "properties": {"status": {"enum": ["success", "error"]}, "data": {}, "errorType": {"type": "string"}, "error": {"type": "string"}},
+            "required": ["status"],
         },
         "Devices": list("devices", "Known devices."),
         "Panes": list("panes", "Results of a window."),

@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for At {
 }
 
 /// The `+` of an offset that was not escaped arrives as a blank.
-fn parse_time(text: &str) -> Option<Timestamp> {
+pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
     if let Ok(at) = text.parse() {
         return Some(at);
     }

@@ -8,6 +8,7 @@ use axum::{
 };
 use hyper::header;
 use millpond_core::{
+    downsample,
     limits::{QUERY_POINTS_DEFAULT, QUERY_POINTS_MAX},
     time::{Span, Timestamp},
 };
@@ -34,9 +35,23 @@ pub(super) struct Range {
     aggregate: Option<Aggregate>,
     step: Option<Span>,
     limit: Option<usize>,
+    points: Option<usize>,
+    downsample: Option<Downsample>,
     site: Option<String>,
     tenant: Option<String>,
 }
+
+/// How points are chosen for a chart.
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Downsample {
+    #[default]
+    Lttb,
+    MinMax,
+}
+
+/// Points of a chart at most.
+const CHART_POINTS_MAX: usize = 10_000;
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -52,15 +67,54 @@ enum Aggregate {
 }
 
 pub(super) async fn query(State(door): State<Arc<Door>>, Params(range): Params<Range>) -> Result<Response, Problem> {
-    let (site, query) = (range.site.clone(), checked(range, door.env.wall())?);
+    let (site, chart) = (range.site.clone(), chart_of(&range)?);
+    let query = checked(range, door.env.wall())?;
     if let Some(site) = site {
         let question = json!({ "what": "query", "query": query });
-        return Ok(super::site::of_other(&door, &site, question).await?.into_response());
+        let mut answer = super::site::of_other(&door, &site, question).await?;
+        if let (Some((count, how)), Some(points)) = (chart, answer["points"].as_array()) {
+            let plain: Vec<(f64, f64)> = points.iter().map(|point| (number(&point[0]), number(&point[1]))).collect();
+            let kept: Vec<Value> = how.of(&plain, count).into_iter().map(|at| points[at].clone()).collect();
+            answer["points"] = Value::Array(kept);
+        }
+        return Ok(answer.into_response());
     }
-    let answer = door.node.query(query).await?;
+    let mut answer = door.node.query(query).await?;
+    if let Some((count, how)) = chart {
+        let plain: Vec<(f64, f64)> = answer.points.iter().map(|(ms, value)| (*ms, number(value))).collect();
+        let mut kept = how.of(&plain, count).into_iter().peekable();
+        let mut at = 0..;
+        answer.points.retain(|_| kept.next_if_eq(&at.next().unwrap_or(usize::MAX)).is_some());
+    }
     let body = serde_json::to_vec(&Answer::of(&answer))
         .map_err(|error| Problem::new(Code::Failed).because(error.to_string()))?;
     Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// How many points a chart wants.
+fn chart_of(range: &Range) -> Result<Option<(usize, Downsample)>, Problem> {
+    let bad = |error: &str| Err(Problem::new(Code::BadParameter).because(error));
+    match (range.points, range.downsample) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => bad("`downsample` needs `points`"),
+        (Some(_), _) if range.aggregate.is_some() => bad("`points` is for questions without `aggregate`"),
+        (Some(points), _) if !(2..=CHART_POINTS_MAX).contains(&points) => bad("`points` is from 2 to 10000"),
+        (Some(points), how) => Ok(Some((points, how.unwrap_or_default()))),
+    }
+}
+
+impl Downsample {
+    fn of(self, points: &[(f64, f64)], count: usize) -> Vec<usize> {
+        match self {
+            Downsample::Lttb => downsample::lttb(points, count),
+            Downsample::MinMax => downsample::min_max(points, count),
+        }
+    }
+}
+
+/// Truth values are 0 and 1, as in windows; a text is no point of a chart.
+fn number(value: &Value) -> f64 {
+    value.as_f64().or_else(|| value.as_bool().map(|on| f64::from(u8::from(on)))).unwrap_or(f64::NAN)
 }
 
 fn checked(range: Range, now: Timestamp) -> Result<Query, Problem> {
@@ -92,7 +146,10 @@ fn checked(range: Range, now: Timestamp) -> Result<Query, Problem> {
             Aggregate::Last => QueryAggregate::Last,
         }),
         step: range.step,
-        limit: range.limit.unwrap_or(QUERY_POINTS_DEFAULT).clamp(1, QUERY_POINTS_MAX),
+        limit: range
+            .limit
+            .unwrap_or(if range.points.is_some() { QUERY_POINTS_MAX } else { QUERY_POINTS_DEFAULT })
+            .clamp(1, QUERY_POINTS_MAX),
     })
 }
 

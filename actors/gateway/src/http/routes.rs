@@ -13,7 +13,7 @@ use super::{
     Door, lists, live,
     login::{Access, Gate, admit},
     problem::{Code, Problem},
-    query, site, telemetry,
+    prometheus, query, site, telemetry,
 };
 
 /// One address.
@@ -51,6 +51,7 @@ pub(super) fn routes() -> Vec<Route> {
     routes.extend(state());
     routes.extend(of_site());
     routes.extend(twins());
+    routes.extend(grafana());
     routes.extend(node());
     routes
 }
@@ -84,6 +85,8 @@ fn data() -> Vec<Route> {
                         ),
                         param("step", "Length of a step, such as 10s, 5m or 1h. Needs `aggregate`."),
                         param("limit", "Points to answer with. Default 100000, at most 500000."),
+                        param("points", "At most so many points that look like all of them, for a chart; at most 10000. Not with `aggregate`."),
+                        param("downsample", "How they are chosen: lttb (default), or min_max, which loses no peak."),
                         SITE,
                         param("tenant", "At a node of the cloud: whose device it is. Default: `default`."),
                     ]
@@ -438,6 +441,74 @@ fn twins() -> Vec<Route> {
             "Any",
         ),
     ]
+}
+
+fn grafana() -> Vec<Route> {
+    use Access::Operator;
+    const QUERY: Param = Param { name: "query", required: true, about: "An expression; see docs/guides/grafana.md." };
+    const MATCH: Param = param("match[]", "A selector, such as temperature{device=\"press-1\"}.");
+    let both = |path, handler: fn(&'static str) -> MethodRouter<Arc<Door>>, summary, params: &'static [Param]| {
+        ["get", "post"]
+            .map(|method| route(method, path, Operator, handler(method), summary, "Prometheus").params(params))
+    };
+    let mut routes = vec![
+        route(
+            "get",
+            "/prometheus/api/v1/label/{label}/values",
+            Operator,
+            get(prometheus::label_values),
+            "Values of a label, as Prometheus tells them: names of metrics or of devices.",
+            "Prometheus",
+        ),
+        route(
+            "get",
+            "/prometheus/api/v1/metadata",
+            Operator,
+            get(prometheus::metadata),
+            "Metrics of devices, as Prometheus tells them.",
+            "Prometheus",
+        ),
+        route(
+            "get",
+            "/prometheus/api/v1/status/buildinfo",
+            Operator,
+            get(prometheus::build_info),
+            "What answers here, as Prometheus tells it.",
+            "Prometheus",
+        ),
+    ];
+    routes.extend(both(
+        "/prometheus/api/v1/query",
+        |method| if method == "get" { get(prometheus::query) } else { post(prometheus::query) },
+        "An expression over metrics of devices at one time, as in Prometheus. By POST the parameters are a form.",
+        const { &[QUERY, param("time", "Epoch seconds or RFC 3339. Default: now.")] },
+    ));
+    routes.extend(both(
+        "/prometheus/api/v1/query_range",
+        |method| if method == "get" { get(prometheus::query_range) } else { post(prometheus::query_range) },
+        "An expression over metrics of devices at many times, as in Prometheus. By POST the parameters are a form.",
+        const {
+            &[
+                QUERY,
+                Param { name: "start", required: true, about: "Epoch seconds or RFC 3339; rounded down to the step." },
+                Param { name: "end", required: true, about: "In the same forms." },
+                Param { name: "step", required: true, about: "Seconds, or a length of time such as 15s." },
+            ]
+        },
+    ));
+    routes.extend(both(
+        "/prometheus/api/v1/labels",
+        |method| if method == "get" { get(prometheus::labels) } else { post(prometheus::labels) },
+        "The labels that there are, as Prometheus tells them.",
+        &[],
+    ));
+    routes.extend(both(
+        "/prometheus/api/v1/series",
+        |method| if method == "get" { get(prometheus::series) } else { post(prometheus::series) },
+        "The series that selectors name, as Prometheus tells them.",
+        const { &[MATCH] },
+    ));
+    routes
 }
 
 fn node() -> Vec<Route> {

@@ -3,6 +3,7 @@ mod site;
 
 use std::{io::Write, net::SocketAddr};
 
+use ::prometheus::Registry;
 use millpond_core::{
     batch::BatchBuilder,
     block,
@@ -10,7 +11,6 @@ use millpond_core::{
     limits::PAYLOAD_BYTES_MAX,
     value::Value as Metric,
 };
-use prometheus::Registry;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -412,4 +412,81 @@ fn every_problem_has_a_code_of_its_own() {
     assert_eq!(codes.len(), problem::Code::ALL.len());
     let expected: Vec<String> = (1..=codes.len()).map(|n| format!("MP02{n:02}")).collect();
     assert!(problem::Code::ALL.iter().map(|code| code.entry().code).eq(expected.iter().map(String::as_str)));
+}
+
+#[tokio::test]
+async fn a_chart_gets_points_that_look_like_all() {
+    let door = open_to_all().await;
+    let points = async |more: &str| {
+        let answer = door.get(&format!("/v1/query?device_id=long&metric=t&{more}"), "otto").await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.json()["points"].as_array().expect("points").clone()
+    };
+    let lttb = points("points=50").await;
+    assert!(lttb.len() == 50 && lttb.contains(&json!([400, 9.0])) && lttb[49] == json!([999, 1.0]));
+    assert!(points("points=10&downsample=min_max").await.contains(&json!([400, 9.0])));
+    assert_eq!(points("").await.len(), 1000);
+    for wrong in
+        ["points=1", "points=10001", "downsample=lttb", "points=9&aggregate=mean&step=1m", "points=9&downsample=all"]
+    {
+        let answer = door.get(&format!("/v1/query?device_id=long&metric=t&{wrong}"), "otto").await;
+        assert_eq!((answer.status, field(&answer.json(), "code")), (400, "MP0206"), "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn grafana_reads_metrics_of_devices_as_from_prometheus() {
+    let door = open_to_all().await;
+    let base = "/prometheus/api/v1";
+    let range = format!(
+        "{base}/query_range?query=avg_over_time(t%7Bdevice%3D%22steady%22%7D%5B2m%5D)&start=600.5&end=720&step=60"
+    );
+    let answer = door.get(&range, "otto").await.json();
+    let expected =
+        json!([{"metric": {"device": "steady"}, "values": [[600.0, "1.5"], [660.0, "1.5"], [720.0, "1.5"]]}]);
+    assert_eq!((field(&answer, "status"), &answer["data"]["result"]), ("success", &expected));
+    let asked: Vec<(i64, i64, Option<i64>)> = {
+        let seen = door.node.seen();
+        let seconds = |at: millpond_core::time::Timestamp| at.as_millis() / 1000;
+        seen.queries.iter().map(|q| (seconds(q.start), seconds(q.end), q.step.map(|step| step.as_millis()))).collect()
+    };
+    assert_eq!(asked, [(480, 720, Some(60_000)); 2]);
+
+    let form = b"query=t%7Bdevice%3D~%22steady%7Cnobody%22%7D&time=600";
+    let headers = "content-type: application/x-www-form-urlencoded\r\n";
+    let answer = door.send("POST", &format!("{base}/query"), headers, form).await.json();
+    let expected = json!([{"metric": {"__name__": "t", "device": "steady"}, "value": [600.0, "3"]}]);
+    assert_eq!(answer["data"], json!({"resultType": "vector", "result": expected}));
+
+    let data = async |path: &str| door.get(&format!("{base}/{path}"), "otto").await.json()["data"].clone();
+    assert_eq!(data("query?query=1%2B1&time=5").await, json!({"resultType": "scalar", "result": [5.0, "2"]}));
+    assert_eq!(data("label/__name__/values").await, json!(["temperature"]));
+    assert_eq!(data("label/device/values").await, json!(["a"]));
+    assert_eq!(data("labels").await, json!(["__name__", "device"]));
+    assert_eq!(data("series?match%5B%5D=t").await, json!([{"__name__": "t", "device": "a"}]));
+    assert_eq!(data("metadata").await["temperature"][0]["type"], "gauge");
+    assert_eq!(data("status/buildinfo").await["application"], "Millpond");
+}
+
+#[tokio::test]
+async fn what_prometheus_can_do_and_this_cannot_is_said_in_its_shape() {
+    let door = open_to_all().await;
+    let check = async |path: &str, status: u16, kind: &str, words: &str| {
+        let answer = door.get(&format!("/prometheus/api/v1/{path}"), "otto").await;
+        let body = answer.json();
+        assert_eq!(
+            (answer.status, field(&body, "status"), field(&body, "errorType")),
+            (status, "error", kind),
+            "{path}"
+        );
+        assert!(field(&body, "error").contains(words), "{body}");
+    };
+    check("query?query=rate(t%5B5m%5D)", 400, "bad_data", "avg_over_time").await;
+    check("query", 400, "bad_data", "`query` is missing").await;
+    check("query_range?query=t&start=0&end=11000&step=1", 400, "bad_data", "11,000 points").await;
+    check("query_range?query=t&start=9&end=1&step=1", 400, "bad_data", "`end` lies before").await;
+    check("query_range?query=t&start=1&end=9&step=soon", 400, "bad_data", "`step`").await;
+    check("query?query=t%7Bdevice%3D%22broken%22%7D", 422, "execution", "the store is gone").await;
+    check("series", 400, "bad_data", "match[]").await;
+    check("query_range?query=avg_over_time(t%5B1h%5D)&start=0&end=6000&step=0.007", 400, "bad_data", "11,000").await;
 }

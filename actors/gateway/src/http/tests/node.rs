@@ -8,7 +8,9 @@ use millpond_core::dead_letter::DeadLetter;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::port::{AlertAction, AskError, Health, Json, Node, Query, QueryAnswer, Receipt, Refusal, Submission};
+use crate::port::{
+    AlertAction, AskError, Health, Json, Node, Query, QueryAggregate, QueryAnswer, Receipt, Refusal, Submission,
+};
 
 pub(super) const CREDIT: usize = 4 << 20;
 
@@ -88,6 +90,21 @@ impl Node for MemoryNode {
         self.seen().queries.push(query);
         match device_id.as_str() {
             "nobody" => Err(AskError::NotFound("no device is named `nobody`".into())),
+            "steady" => {
+                let query = self.seen().queries.last().cloned().ok_or(AskError::Unavailable)?;
+                let step = query.step.map_or(i64::MAX, |step| step.0);
+                let times = (0..)
+                    .map(|n| query.start.0.saturating_add(step.saturating_mul(n)))
+                    .take_while(|at| *at < query.end.0);
+                let value = if query.aggregate == Some(QueryAggregate::Count) { 2.0 } else { 3.0 };
+                let points = times.take(1000).map(|at| (at as f64 / 1e6, json!(value))).collect();
+                Ok(QueryAnswer { device_id, metric, points, truncated })
+            }
+            "long" => {
+                let points =
+                    (0..1000).map(|at| (f64::from(at), if at == 400 { json!(9.0) } else { json!(1.0) })).collect();
+                Ok(QueryAnswer { device_id, metric, points, truncated })
+            }
             "broken" => Err(AskError::Failed("the store is gone".into())),
             _ => {
                 let points = vec![(1_000.0, json!(20.5)), (1_000.5, json!("x"))];
@@ -99,6 +116,10 @@ impl Node for MemoryNode {
     async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<Json>, AskError> {
         self.called(format!("devices {after:?} {limit}"));
         Ok(vec![json!({"device": "a"})])
+    }
+
+    async fn metric_names(&self) -> Result<Vec<String>, AskError> {
+        Ok(vec!["temperature".into()])
     }
 
     async fn device(&self, device: &str) -> Result<Json, AskError> {
