@@ -20,6 +20,7 @@ mod watch;
 
 use std::{
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -124,7 +125,8 @@ impl Demo {
             mesh.nodes.iter().map(|node| node.client(env, Some(&tokens.view))).collect::<anyhow::Result<_>>()?;
         let cloud = mesh.cloud.client(env, Some(&tokens.view))?;
         let ready = env.now();
-        let nodes = mesh.nodes.iter().map(|node| NodeStatus::new(node.pid(), node.mqtt(), node.http(), ready)).collect();
+        let nodes =
+            mesh.nodes.iter().map(|node| NodeStatus::new(node.pid(), node.mqtt(), node.http(), ready)).collect();
         let status = Shared::new(Status::new(ready, mesh.path().to_owned(), nodes));
         {
             let mut status = status.lock();
@@ -132,7 +134,8 @@ impl Demo {
             status.cloud.http = format!("{}:{}", mesh.cloud.http().0, mesh.cloud.http().1);
             status.say_where(ready);
         }
-        let doors: Vec<(String, u16)> = mesh.nodes.iter().map(|node| (node.mqtt().0.to_owned(), node.mqtt().1)).collect();
+        let doors: Vec<(String, u16)> =
+            mesh.nodes.iter().map(|node| (node.mqtt().0.to_owned(), node.mqtt().1)).collect();
         let begun = env.wall();
         let (machines, lines) = fleet::open(env, options, &doors, &tokens.fleet, &status).await?;
         let since = env.wall().saturating_sub(LOOK_BACK);
@@ -179,11 +182,21 @@ impl Demo {
         self.stop.cancel();
         shown?;
         eprintln!("counting what the sites and the cloud have …");
-        let counted = tokio::select! {
-            biased;
-            signal = signals.next() => return given_up(signal),
-            counted = self.count() => counted,
+        let (env, status) = (self.env.clone(), self.status.clone());
+        let mut lines = Lines::new(env.now());
+        let counted = {
+            let mut counting = pin!(self.count());
+            loop {
+                lines.print(&mut status.lock(), env.now())?;
+                tokio::select! {
+                    biased;
+                    signal = signals.next() => return given_up(signal),
+                    counted = &mut counting => break counted,
+                    () = env.sleep(TICK) => {}
+                }
+            }
         };
+        lines.print_figures(&status.lock(), env.now())?;
         let (audit, found) = counted?;
         tokio::select! {
             biased;
@@ -203,9 +216,8 @@ impl Demo {
         }
         let measured = (self.begun, self.env.wall());
         show::restore(&self.env, &mut self.mesh, &self.status).await?;
-        let mut lines = Lines::new(&self.status.lock());
-        let audit = self.settled(&mut lines).await?;
-        let found = self.reconciled(measured, &mut lines).await?;
+        let audit = self.settled().await?;
+        let found = self.reconciled(measured).await?;
         self.unwatch.cancel();
         for task in std::mem::take(&mut self.watched) {
             let _ = task.await;
@@ -214,7 +226,7 @@ impl Demo {
     }
 
     /// What is stored at the sites; asks again until it is as much as was acknowledged.
-    async fn settled(&self, lines: &mut Lines) -> anyhow::Result<Audit> {
+    async fn settled(&self) -> anyhow::Result<Audit> {
         let until = self.env.now().after(SETTLE);
         loop {
             let late = self.env.now() >= until;
@@ -223,7 +235,7 @@ impl Demo {
                 Err(error) if late => return Err(error.context("a site does not tell what it has stored")),
                 _ => {}
             }
-            self.wait(lines).await?;
+            self.env.sleep(TICK).await;
         }
     }
 
@@ -239,7 +251,7 @@ impl Demo {
     }
 
     /// What the cloud has; asks again until it is what the sites have.
-    async fn reconciled(&self, measured: (Timestamp, Timestamp), lines: &mut Lines) -> anyhow::Result<Found> {
+    async fn reconciled(&self, measured: (Timestamp, Timestamp)) -> anyhow::Result<Found> {
         let Demo { clients: nodes, cloud, before, since, .. } = self;
         let question = Question { nodes, cloud, before, since: *since, measured };
         let until = self.env.now().after(SETTLE_CLOUD);
@@ -250,15 +262,8 @@ impl Demo {
                 Err(error) if late => return Err(error.context("the cloud does not tell what it has")),
                 _ => {}
             }
-            self.wait(lines).await?;
+            self.env.sleep(TICK).await;
         }
-    }
-
-    /// The last count goes on.
-    async fn wait(&self, lines: &mut Lines) -> anyhow::Result<()> {
-        lines.print(&mut self.status.lock(), self.env.now())?;
-        self.env.sleep(TICK).await;
-        Ok(())
     }
 }
 
@@ -277,10 +282,7 @@ impl Shared {
 }
 
 /// Spawns a task and gives a future of its result.
-fn spawn<T: Send + 'static>(
-    env: &Env,
-    task: impl Future<Output = T> + Send + 'static,
-) -> oneshot::Receiver<T> {
+fn spawn<T: Send + 'static>(env: &Env, task: impl Future<Output = T> + Send + 'static) -> oneshot::Receiver<T> {
     let (tx, rx) = oneshot::channel();
     env.spawn(async move {
         let _ = tx.send(task.await);

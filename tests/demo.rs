@@ -18,8 +18,12 @@ fn processes(below: &Path) -> usize {
 }
 
 /// What the demo says at the end when nothing is missing anywhere.
-const IN_ORDER: [&str; 4] =
-    ["all three agree", "in the cloud: the same\npanes of mill", "in the cloud: the same\npanes of bakery", "missing 0: closed"];
+const IN_ORDER: [&str; 4] = [
+    "all three agree",
+    "in the cloud: the same\npanes of mill",
+    "in the cloud: the same\npanes of bakery",
+    "missing 0: closed",
+];
 
 fn wait(what: &str, so: impl Fn() -> bool) {
     let begun = Instant::now();
@@ -70,7 +74,8 @@ fn a_site_that_was_cut_off_from_the_cloud_delivers_everything_when_the_line_is_b
     assert!(!said.contains("NOT "), "{said}");
     // While it was cut more and more was waiting at the site.
     let cut = said.lines().filter(|line| line.contains("bakery (line cut)"));
-    let left: Vec<u64> = cut.map(|line| number_after(line.rsplit_once("bakery").expect("a site").1, "at site ")).collect();
+    let left: Vec<u64> =
+        cut.map(|line| number_after(line.rsplit_once("bakery").expect("a site").1, "at site ")).collect();
     assert!(left.iter().any(|left| *left > 20), "{left:?}\n{said}");
     assert_eq!(processes(&data), 0, "children are left behind");
 }

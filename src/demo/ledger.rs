@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn a_ledger_that_does_not_sum_up_is_not_closed() {
-        let row = json!({ "rows": [{ "name": "hall", "origin": "aa", "incarnation": 0, "records": 10, "delivered": 9 }] });
+        let row =
+            json!({ "rows": [{ "name": "hall", "origin": "aa", "incarnation": 0, "records": 10, "delivered": 9 }] });
         let problem = Ledger::of_json(&row).problem(&Heads::new());
         assert_eq!(problem.as_deref(), Some("of 10 records of hall 9 are accounted for"));
     }

@@ -26,8 +26,8 @@ pub struct Lines {
 }
 
 impl Lines {
-    pub fn new(status: &Status) -> Lines {
-        Lines { next: status.begun.after(EVERY), panes_left_out: 0, panes_shown: 0 }
+    pub fn new(now: Mono) -> Lines {
+        Lines { next: now.after(EVERY), panes_left_out: 0, panes_shown: 0 }
     }
 
     /// Prints what is new.
@@ -46,19 +46,23 @@ impl Lines {
             }
             line(&mut text, at, &what);
         }
-        if now >= self.next {
-            self.next = now.after(EVERY);
-            if self.panes_left_out > 0 {
-                line(
-                    &mut text,
-                    now.since(status.begun),
-                    &format!("and {} more results of windows", self.panes_left_out),
-                );
-            }
-            (self.panes_left_out, self.panes_shown) = (0, 0);
-            line(&mut text, now.since(status.begun), &figures(status));
-            line(&mut text, now.since(status.begun), &cloud(status));
+        out(text)?;
+        if now >= self.next { self.print_figures(status, now) } else { Ok(()) }
+    }
+
+    /// Prints how everything stands.
+    ///
+    /// # Errors
+    /// When nobody reads any more.
+    pub fn print_figures(&mut self, status: &Status, now: Mono) -> anyhow::Result<()> {
+        self.next = now.after(EVERY);
+        let (mut text, at) = (String::new(), now.since(status.begun));
+        if self.panes_left_out > 0 {
+            line(&mut text, at, &format!("and {} more results of windows", self.panes_left_out));
         }
+        (self.panes_left_out, self.panes_shown) = (0, 0);
+        line(&mut text, at, &figures(status));
+        line(&mut text, at, &cloud(status));
         out(text)
     }
 }

@@ -172,7 +172,9 @@ fn compare(site: &str, there: &Panes, here: &Panes, counted: &mut Counted) {
         let (key, start, _) = name;
         match here.get(name) {
             Some(same) if same == pane => counted.in_cloud += 1,
-            Some(other) => counted.differ.push(format!("the pane of {key} at {start}: {site} says {pane}, the cloud {other}")),
+            Some(other) => {
+                counted.differ.push(format!("the pane of {key} at {start}: {site} says {pane}, the cloud {other}"))
+            }
             None => counted.differ.push(format!("the pane of {key} at {start} is not in the cloud")),
         }
     }
@@ -187,12 +189,14 @@ mod tests {
     use super::*;
 
     fn panes(counts: &[(&str, u64)]) -> Panes {
-        let pane = |(key, count): &(&str, u64)| json!({ "key": key, "start": 0, "end": 5000, "open": false, "count": count });
+        let pane =
+            |(key, count): &(&str, u64)| json!({ "key": key, "start": 0, "end": 5000, "open": false, "count": count });
         by_name(&json!({ "panes": counts.iter().map(pane).collect::<Vec<_>>() }))
     }
 
     fn closed() -> Found {
-        let rows = json!({ "rows": [{ "name": "hall", "origin": "aa", "incarnation": 0, "records": 1, "delivered": 1 }] });
+        let rows =
+            json!({ "rows": [{ "name": "hall", "origin": "aa", "incarnation": 0, "records": 1, "delivered": 1 }] });
         let ledger = (Ledger::of_json(&rows), Heads::new());
         let same = Counted { at_sites: 1, in_cloud: 1, differ: Vec::new() };
         Found { ledgers: vec![ledger; 2], readings: Some(same.clone()), panes: vec![same; 2] }

@@ -173,7 +173,8 @@ mod tests {
 
     async fn arrives(env: &Env, at: &Arc<dyn Datagrams>) -> (String, SocketAddr) {
         let mut bytes = [0; 64];
-        let (length, from) = env.timeout(PATIENCE, receive(at, &mut bytes)).await.expect("in time").expect("a datagram");
+        let (length, from) =
+            env.timeout(PATIENCE, receive(at, &mut bytes)).await.expect("in time").expect("a datagram");
         (String::from_utf8_lossy(&bytes[..length]).into_owned(), from)
     }
 

@@ -235,7 +235,7 @@ fn line_of(site: &SiteStatus) -> (&'static str, Style) {
 
 fn render_panes(frame: &mut Frame<'_>, area: Rect, status: &Status) {
     let shown = usize::from(area.height.saturating_sub(3));
-    let rows = status.panes.iter().rev().take(shown).map(|pane| {
+    let rows = status.panes().into_iter().take(shown).map(|pane| {
         let style = if pane.mean > 6.0 { Style::new().fg(Color::Red) } else { Style::new() };
         Row::new([
             pane.key.clone(),
@@ -259,7 +259,7 @@ fn render_panes(frame: &mut Frame<'_>, area: Rect, status: &Status) {
 }
 
 fn render_alerts(frame: &mut Frame<'_>, area: Rect, status: &Status) {
-    let items = status.alerts.values().rev().map(|alert| ListItem::new(alert_line(alert)));
+    let items = status.alerts().into_iter().map(|alert| ListItem::new(alert_line(alert)));
     frame.render_widget(List::new(items).block(Block::bordered().title(" alerts ")), area);
 }
 
@@ -302,7 +302,7 @@ mod tests {
         let mut status = Status::new(Mono(0), "/tmp/x".into(), (42..48).map(node).collect());
         status.nodes[1].up_since = None;
         let alert = serde_json::json!({ "id": "a", "rule": "vibration-high", "key": "press-0001", "state": "firing", "since": 1 });
-        status.take_alerts(Mono(0), &[alert]);
+        status.take_alerts(Mono(0), 0, &[alert]);
         let mut terminal = Terminal::new(TestBackend::new(120, 40)).unwrap();
         let row = serde_json::json!({ "rows": [{ "name": "hall", "origin": "aa", "incarnation": 0, "records": 90, "delivered": 48, "at_site": 42 }] });
         status.cloud.sites[1].is_cut = true;

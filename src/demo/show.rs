@@ -58,7 +58,7 @@ pub async fn run(
     let mut view = if std::io::stdout().is_terminal() && !options.plain {
         View::Screen(Screen::open()?)
     } else {
-        View::Lines(Lines::new(&status.lock()))
+        View::Lines(Lines::new(env.now()))
     };
     let ended = until_the_end(env, options, (mesh, status), &mut view, signals).await;
     if let View::Screen(_) = view {
@@ -177,7 +177,8 @@ mod tests {
         let second = |second: i64| Mono(second * 1_000_000_000);
         let (kill_after, cut_after) = (Some(Span::from_secs(2)), Some(Span::from_secs(2)));
         let mut plan = Plan { begun: second(1), kill_after, cut_after, heal_at: None };
-        let wishes: Vec<Option<Wish>> = [2, 3, 4, 5, 6, 7, 8].map(|at| plan.wish(second(at), Span::from_secs(3))).into();
+        let wishes: Vec<Option<Wish>> =
+            [2, 3, 4, 5, 6, 7, 8].map(|at| plan.wish(second(at), Span::from_secs(3))).into();
         let expected = [None, Some(Wish::Kill(VICTIM)), Some(Wish::Cut), None, None, Some(Wish::Heal), None];
         assert_eq!(wishes, expected);
     }

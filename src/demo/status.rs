@@ -1,6 +1,7 @@
 //! What the demo knows at a moment. Tasks write it, views show it.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
 };
@@ -46,10 +47,11 @@ pub struct Status {
     /// Of the last whole period.
     pub recent: Recent,
     period: Period,
-    pub panes: VecDeque<Pane>,
+    /// By site.
+    panes: [VecDeque<Pane>; SITES.len()],
     pub panes_seen: u64,
-    /// By identifier, in the order in which they came up.
-    pub alerts: BTreeMap<(i64, String), Alert>,
+    /// By site and identifier, in the order in which they came up.
+    alerts: [BTreeMap<(i64, String), Alert>; SITES.len()],
     pub alerts_fired: u64,
     pub alerts_resolved: u64,
     /// What happened, with the time since the start; the view that shows lines takes them away.
@@ -168,9 +170,9 @@ impl Status {
             audits: Default::default(),
             recent: Recent::default(),
             period: Period { since: begun, acked: 0, latency: Histogram::new_with_max(LATENCY_NS_MAX, 3).ok() },
-            panes: VecDeque::new(),
+            panes: Default::default(),
             panes_seen: 0,
-            alerts: BTreeMap::new(),
+            alerts: Default::default(),
             alerts_fired: 0,
             alerts_resolved: 0,
             said: VecDeque::new(),
@@ -239,11 +241,25 @@ impl Status {
         }
     }
 
-    /// Takes the panes of an answer, newest first; those that are known already are left out.
-    pub fn take_panes(&mut self, now: Mono, panes: &[Value]) {
+    /// Panes of all sites, the newest first.
+    pub fn panes(&self) -> Vec<&Pane> {
+        let mut panes: Vec<&Pane> = self.panes.iter().flat_map(|panes| panes.iter().rev()).collect();
+        panes.sort_by_key(|pane| Reverse(pane.end_ms));
+        panes
+    }
+
+    /// Alerts of all sites, the newest first.
+    pub fn alerts(&self) -> Vec<&Alert> {
+        let mut alerts: Vec<&Alert> = self.alerts.iter().flat_map(|alerts| alerts.values().rev()).collect();
+        alerts.sort_by_key(|alert| Reverse(alert.since_ms));
+        alerts
+    }
+
+    /// Takes the panes of a site's answer, newest first; those that are known already are left out.
+    pub fn take_panes(&mut self, now: Mono, site: usize, panes: &[Value]) {
         let closed = panes.iter().rev().filter(|pane| pane["open"] != true);
         for pane in closed.filter_map(Pane::of_json) {
-            if self.panes.contains(&pane) {
+            if self.panes[site].contains(&pane) {
                 continue;
             }
             self.panes_seen += 1;
@@ -255,15 +271,15 @@ impl Status {
                     pane.key, pane.count, pane.mean, pane.max, pane.temperature
                 ),
             );
-            push(&mut self.panes, pane);
+            push(&mut self.panes[site], pane);
         }
     }
 
-    /// Takes the alerts of an answer; each change of state is said.
-    pub fn take_alerts(&mut self, now: Mono, alerts: &[Value]) {
+    /// Takes the alerts of a site's answer; each change of state is said.
+    pub fn take_alerts(&mut self, now: Mono, site: usize, alerts: &[Value]) {
         for (id, alert) in alerts.iter().rev().filter_map(Alert::of_json) {
             let key = (alert.since_ms, id);
-            let before = self.alerts.get(&key).map(|known| known.state.clone());
+            let before = self.alerts[site].get(&key).map(|known| known.state.clone());
             if before.as_deref() != Some(&*alert.state) {
                 let fires =
                     alert.state == "firing" || (alert.state == "resolved" && before.as_deref() != Some("firing"));
@@ -281,10 +297,10 @@ impl Status {
                     ),
                 );
             }
-            self.alerts.insert(key, alert);
+            self.alerts[site].insert(key, alert);
         }
-        while self.alerts.len() > KEEP {
-            self.alerts.pop_first();
+        while self.alerts[site].len() > KEEP {
+            self.alerts[site].pop_first();
         }
     }
 }
@@ -403,7 +419,7 @@ mod tests {
         let mut status = status();
         let alert = |state: &str| json!({ "id": "a", "rule": "r", "key": "press-0001", "severity": "critical", "state": state, "since": 5, "peak": 9.5, "message": "m" });
         for state in ["pending", "pending", "firing", "firing", "resolved", "resolved"] {
-            status.take_alerts(Mono(0), &[alert(state)]);
+            status.take_alerts(Mono(0), 0, &[alert(state)]);
         }
         let said: Vec<&str> = status.said.iter().map(|(_, what)| what.as_str()).collect();
         assert_eq!(said.len(), 3);
@@ -425,8 +441,19 @@ mod tests {
             json!({ "key": "press-0001", "start": 0, "end": 5000, "revision": revision,
                 "metrics": { "vibration": { "count": 3, "mean": 1.5, "max": 2.0 }, "bearing_temperature": { "mean": 40.0 } } })
         };
-        status.take_panes(Mono(0), &[pane(0)]);
-        status.take_panes(Mono(0), &[pane(1), pane(0)]);
+        status.take_panes(Mono(0), 0, &[pane(0)]);
+        status.take_panes(Mono(0), 0, &[pane(1), pane(0)]);
         assert_eq!((status.panes_seen, status.said.len()), (2, 2));
+    }
+
+    #[test]
+    fn what_a_busy_site_says_does_not_make_the_panes_of_a_quiet_one_new_again() {
+        let mut status = status();
+        let pane = |key: &str, end: u64| json!({ "key": key, "start": 0, "end": end, "metrics": { "vibration": { "count": 3, "mean": 1.5, "max": 2.0 } } });
+        status.take_panes(Mono(0), 1, &[pane("quiet", 1)]);
+        (1..200).for_each(|end| status.take_panes(Mono(0), 0, &[pane("busy", end)]));
+        status.take_panes(Mono(0), 1, &[pane("quiet", 1)]);
+        assert_eq!(status.panes_seen, 200);
+        assert_eq!((status.panes()[0].end_ms, status.panes().len()), (199, KEEP + 1));
     }
 }

@@ -37,8 +37,8 @@ async fn ask(env: &Env, node: usize, client: &HttpClient, status: &Shared) -> Re
         if speaks { client.get(&format!("/v1/windows/{}?limit=40", config::WINDOW)).await? } else { Value::Null };
     let now = env.now();
     let mut status = status.lock();
-    status.take_alerts(now, alerts["alerts"].as_array().map_or(&[], Vec::as_slice));
-    status.take_panes(now, panes["panes"].as_array().map_or(&[], Vec::as_slice));
+    status.take_alerts(now, site_of(node), alerts["alerts"].as_array().map_or(&[], Vec::as_slice));
+    status.take_panes(now, site_of(node), panes["panes"].as_array().map_or(&[], Vec::as_slice));
     let before = std::mem::replace(&mut status.nodes[node].seen, seen.clone());
     if let Some(head) = seen.head.clone() {
         status.cloud.sites[site_of(node)].heard(head);
