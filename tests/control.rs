@@ -55,7 +55,8 @@ impl Three {
         let (mill, (place, oven)) = (site("mill", "north"), site("bakery", "oven"));
         above.wait_for("both sites", |above| {
             let sites = above.get("/v1/cloud/sites");
-            let there = |name: &str| sites["sites"].as_array().is_some_and(|all| all.iter().any(|one| one["site"] == name));
+            let there =
+                |name: &str| sites["sites"].as_array().is_some_and(|all| all.iter().any(|one| one["site"] == name));
             (there("mill") && there("bakery")).then_some(())
         });
         Three { folder, config, above, mill, bakery: (place, Some(oven)) }
@@ -178,7 +179,10 @@ when = { type = "window", window = "ten", metric = "temperature", aggregate = "m
     let said = Command::new(MILLPOND).args(["rules", "apply", "--url", &url, "--data"]).arg(data).arg(own).output();
     let said = said.expect("it runs");
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-    three.apply(&format!("{HOT}\n[[windows]]\nname = \"ten\"\nsize = \"20s\"\naggregates = [\"count\"]\n"), &["--watch", "60s"]);
+    three.apply(
+        &format!("{HOT}\n[[windows]]\nname = \"ten\"\nsize = \"20s\"\naggregates = [\"count\"]\n"),
+        &["--watch", "60s"],
+    );
     let returned = three.wait_for_step("returned");
     let why = returned["why"].as_str().unwrap_or_default();
     assert!(why.starts_with("mill rejected rules slow") && why.contains("mean"), "{why}");
@@ -189,7 +193,8 @@ when = { type = "window", window = "ten", metric = "temperature", aggregate = "m
     three.apply(&format!("{HOT}{always}"), &["--watch", "60s", "--max-alert-rate", "3/min"]);
     north.wait_for("the rule", |north| texts(north, "rules").contains(&"always".to_owned()).then_some(()));
     three.above.wait_for("the canary's word", |above| {
-        (above.get("/v1/cloud/rollouts")["rollouts"][0]["at"].as_array()?.iter().any(|at| at["state"] == "applied")).then_some(())
+        (above.get("/v1/cloud/rollouts")["rollouts"][0]["at"].as_array()?.iter().any(|at| at["state"] == "applied"))
+            .then_some(())
     });
     (0..10).for_each(|n| measure(north, &format!("press-{n}"), &[1.0, 2.0]));
     let returned = three.wait_for_step("returned");

@@ -50,9 +50,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use self::site::{ACCOUNT, account_of};
-use self::{
-    archive::Archive, control::Control, measures::Measures, root::RootMsg, site::SiteMsg, windows::Windows,
-};
+use self::{archive::Archive, control::Control, measures::Measures, root::RootMsg, site::SiteMsg, windows::Windows};
 use crate::{
     sites::Shelf,
     transport::{Replies, ReplyFrames},

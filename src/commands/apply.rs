@@ -2,11 +2,7 @@
 
 mod diff;
 
-use std::{
-    io::IsTerminal,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use millpond_core::time::Span;
 use serde_json::{Value, json};
@@ -79,7 +75,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let told = Told::new(format!("cannot read {}", args.file.display())).failure(Failure::NoInput);
         told.hint("a directory with *.toml files").because(anyhow::Error::from(error))
     };
-    let files = if args.file.is_dir() { os::files(&args.file, "toml").map_err(unreadable)? } else { vec![args.file.clone()] };
+    let files =
+        if args.file.is_dir() { os::files(&args.file, "toml").map_err(unreadable)? } else { vec![args.file.clone()] };
     if files.is_empty() {
         let told = Told::new(format!("there is no *.toml in {}", args.file.display())).failure(Failure::NoInput);
         return Err(told.hint("an empty file there says that the sites are to get nothing from the cloud").into());
@@ -121,7 +118,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if changes.is_empty() {
         eprintln!("The definitions are those of before; they go to other sites, or again.");
     }
-    eprintln!("Head {head} for {meant} site{} that {} known.", if meant == 1 { "" } else { "s" }, if meant == 1 { "is" } else { "are" });
+    eprintln!(
+        "Head {head} for {meant} site{} that {} known.",
+        if meant == 1 { "" } else { "s" },
+        if meant == 1 { "is" } else { "are" }
+    );
     if args.dry_run {
         return Ok(exit::OK);
     }

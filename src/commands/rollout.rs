@@ -125,7 +125,9 @@ fn show(remote: &Remote, one: &Value) -> anyhow::Result<()> {
     };
     let shadows: Vec<Value> = sites.iter().flat_map(shadow).collect();
     if !shadows.is_empty() {
-        out("\nin the shadow: raisings of the rule that is there and of the new one, and those that the other one has not seen\n")?;
+        out(
+            "\nin the shadow: raisings of the rule that is there and of the new one, and those that the other one has not seen\n",
+        )?;
         let columns = [
             Column("SITE", "site"),
             Column("RULE", "rule"),

@@ -75,7 +75,8 @@ impl Tree {
 
     /// Puts what another text holds beside what is there: arrays go on, other values take the place of those that are there.
     pub fn gather(&mut self, file: Source, problems: &mut Vec<Problem>) {
-        let mut other = Tree { sources: self.sources.clone(), root: Node { place: None, kind: Kind::Table(Vec::new()) } };
+        let mut other =
+            Tree { sources: self.sources.clone(), root: Node { place: None, kind: Kind::Table(Vec::new()) } };
         other.lay(file, &[], problems);
         self.sources = other.sources;
         let (Kind::Table(entries), Kind::Table(more)) = (&mut self.root.kind, other.root.kind) else { return };

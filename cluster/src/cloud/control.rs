@@ -124,7 +124,8 @@ impl Control {
         loop {
             let (changed, unkept) = {
                 let state = self.state();
-                let unkept = (state.changed > state.kept).then(|| serde_json::to_vec(&state.rollouts).unwrap_or_default());
+                let unkept =
+                    (state.changed > state.kept).then(|| serde_json::to_vec(&state.rollouts).unwrap_or_default());
                 (state.changed, unkept)
             };
             if let Some(rollouts) = unkept {

@@ -35,7 +35,10 @@ impl Measures {
                 "Deliveries that made no sense or did not fit",
             )?,
             head: IntGaugeVec::new(
-                Opts::new("millpond_cloud_site_head", "1 for how a site stands with what it is to run, 0 for the others"),
+                Opts::new(
+                    "millpond_cloud_site_head",
+                    "1 for how a site stands with what it is to run, 0 for the others",
+                ),
                 &["site", "state"],
             )?,
             restarts: counter("millpond_cloud_site_restarts_total", "Times that the actor of a site failed")?,

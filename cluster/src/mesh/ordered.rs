@@ -107,7 +107,13 @@ impl State {
                 edited.push((kind, name));
             }
         }
-        tracing::info!(cloud, head = order.head, number = order.number, texts = edited.len(), "what the cloud orders is written");
+        tracing::info!(
+            cloud,
+            head = order.head,
+            number = order.number,
+            texts = edited.len(),
+            "what the cloud orders is written"
+        );
         self.edited_all(edited, json!({ "replaced": replaced }), reply);
     }
 

@@ -170,7 +170,8 @@ impl State {
 
     /// Whether the data plane has judged the newest texts, and what was wrong with those that it judged last.
     pub(super) fn definitions_judged(&self) -> (bool, Vec<String>) {
-        let judged = |kind: &Kind| self.definitions.judged.get(kind.name()).is_some_and(|head| *head == self.head(*kind));
+        let judged =
+            |kind: &Kind| self.definitions.judged.get(kind.name()).is_some_and(|head| *head == self.head(*kind));
         (self.definitions.is_settled() && DEFINING.iter().all(judged), self.definitions.problems.clone())
     }
 

@@ -74,12 +74,17 @@ impl Measures {
                 &["cloud", "class"],
             )?,
             order_applied: IntGaugeVec::new(
-                opts("millpond_uplink_order_applied", "1 while the node works with what the cloud ordered, 0 while it does not"),
+                opts(
+                    "millpond_uplink_order_applied",
+                    "1 while the node works with what the cloud ordered, 0 while it does not",
+                ),
                 &["cloud"],
             )?,
         };
         registry.register(Box::new(measures.endurance.clone()))?;
-        for gauge in [&measures.lag, &measures.silent, &measures.connected, &measures.undelivered, &measures.order_applied] {
+        for gauge in
+            [&measures.lag, &measures.silent, &measures.connected, &measures.undelivered, &measures.order_applied]
+        {
             registry.register(Box::new(gauge.clone()))?;
         }
         for counter in [&measures.taken, &measures.given, &measures.refused, &measures.delivered_bytes] {

@@ -79,7 +79,8 @@ async fn say(sites: &Inner, cloud: &str, mut out: Replies, heard: &Heard) {
     loop {
         let order = heard.order.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(order) = order {
-            let is_new = tried.order.as_ref().is_none_or(|known| known.head != order.head || known.number != order.number);
+            let is_new =
+                tried.order.as_ref().is_none_or(|known| known.head != order.head || known.number != order.number);
             if is_new {
                 tried = Tried::default();
                 // That it has come is known before it can do harm: from here the cloud counts how often the node starts.

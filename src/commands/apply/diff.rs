@@ -30,7 +30,8 @@ pub fn of(before: &Value, after: &Value) -> String {
 fn by_name(texts: &Value) -> BTreeMap<(&str, &str), &str> {
     let mut all = BTreeMap::new();
     for one in texts.as_array().into_iter().flatten() {
-        if let (Some(kind), Some(name), Some(text)) = (one["kind"].as_str(), one["name"].as_str(), one["text"].as_str()) {
+        if let (Some(kind), Some(name), Some(text)) = (one["kind"].as_str(), one["name"].as_str(), one["text"].as_str())
+        {
             all.insert((kind, name), text);
         }
     }
@@ -74,8 +75,16 @@ mod tests {
     #[test]
     fn a_diff_names_what_is_added_changed_and_removed() {
         let text = |kind: &str, name: &str, text: &str| json!({ "kind": kind, "name": name, "text": text });
-        let before = json!([text("rules", "hot", "a = 1\nb = 2\n"), text("rules", "old", "x = 1\n"), text("windows", "ten", "s")]);
-        let after = json!([text("rules", "hot", "a = 1\nb = 3\n"), text("rules", "new", "y = 1\n"), text("windows", "ten", "s")]);
+        let before = json!([
+            text("rules", "hot", "a = 1\nb = 2\n"),
+            text("rules", "old", "x = 1\n"),
+            text("windows", "ten", "s")
+        ]);
+        let after = json!([
+            text("rules", "hot", "a = 1\nb = 3\n"),
+            text("rules", "new", "y = 1\n"),
+            text("windows", "ten", "s")
+        ]);
         let expected = "~ rules hot\n    - b = 2\n    + b = 3\n+ rules new\n    + y = 1\n- rules old\n    - x = 1\n";
         assert_eq!(of(&before, &after), expected);
         assert_eq!(of(&before, &before), "");

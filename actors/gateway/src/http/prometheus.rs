@@ -223,6 +223,7 @@ impl Over {
         // One part alone may lie anywhere; several are multiples of their length.
         let alone = self.first == self.last && self.part == self.range;
         let question = Query {
+            tenant: None,
             device_id: device.to_owned(),
             metric: metric.to_owned(),
             start: self.first.saturating_sub(self.range),
@@ -252,7 +253,7 @@ impl Over {
             Function::Min => within(0).reduce(f64::min),
             Function::Max => within(0).reduce(f64::max),
             Function::Sum | Function::Count => within(0).reduce(|a, b| a + b),
-            Function::Last => within(0).last(),
+            Function::Last => within(0).next_back(),
         }
     }
 }

@@ -63,7 +63,8 @@ fn plain(text: &Text) -> Result<Text, String> {
         value["name"] = name.as_str().into();
     }
     let table = toml::Table::try_from(&value).map_err(|error| format!("the text is not a table: {error}"))?;
-    let text = Text { kind: text.kind.clone(), name, text: toml::to_string(&table).map_err(|error| error.to_string())? };
+    let text =
+        Text { kind: text.kind.clone(), name, text: toml::to_string(&table).map_err(|error| error.to_string())? };
     Ok(text)
 }
 

@@ -39,7 +39,9 @@ impl Control {
     async fn hear(&self, site: &str, node: &str, mut outcomes: ReplyFrames) {
         while let Ok(Some(frame)) = outcomes.next().await {
             match wire::decode::<Outcome>(&frame) {
-                Ok(outcome) => drop(self.change(|rollouts, now_ms, out| rollouts.said(now_ms, site, node, outcome, out))),
+                Ok(outcome) => {
+                    let _ = self.change(|rollouts, now_ms, out| rollouts.said(now_ms, site, node, outcome, out));
+                }
                 Err(error) => {
                     tracing::debug!(site, %error, "what became of an order could not be read");
                     self.measures.refused.with_label_values(&[site]).inc();

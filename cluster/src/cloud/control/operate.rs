@@ -115,8 +115,15 @@ impl Control {
         let texts = heads::head(texts, &before).map_err(|problems| AskError::Invalid(problems.join("\n")))?;
         let head = head_of(&texts);
         let (watch_ms, patience_ms) = (watch.as_millis(), patience.as_millis());
-        let plan =
-            Plan { tenant, sites, head: head.clone(), canary, watch_ms, patience_ms, alerts_per_minute: max_alert_rate };
+        let plan = Plan {
+            tenant,
+            sites,
+            head: head.clone(),
+            canary,
+            watch_ms,
+            patience_ms,
+            alerts_per_minute: max_alert_rate,
+        };
         let (known, meant) = {
             let state = self.state();
             let meant: Vec<String> = state.rollouts.meant(&plan).map(str::to_owned).collect();
