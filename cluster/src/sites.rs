@@ -16,6 +16,7 @@
 //! 2. A record of another site lies below the name of the site whose authority vouched for the node that it came from.
 //! 3. What is told to be held is on disk.
 
+mod budgets;
 mod delivering;
 mod endurance;
 mod giving;
@@ -34,10 +35,10 @@ use millpond_actors::{
     other_sites::{self, Question},
     settings::Current,
 };
-use millpond_core::{ids::Origin, record::Track};
+use millpond_core::{budget::BudgetSpec, ids::Origin, record::Track};
 use millpond_env::{Env, Mono};
 use millpond_gateway::port::{AskError, Json};
-use millpond_proto::{RangeSet, replication::Life, sites, uplink::orders::Outcome, wire};
+use millpond_proto::{RangeSet, replication::Life, sites, uplink::{budget::Budget, orders::Outcome}, wire};
 use millpond_store::Reader;
 use prometheus::Registry;
 use ractor::ActorRef;
@@ -72,6 +73,8 @@ pub(crate) struct Inner {
     own: OnceLock<Own>,
     /// Where this node takes what other sites deliver, when it is one of a cloud.
     cloud: OnceLock<Cloud>,
+    /// What the line to each cloud may still be used for.
+    budgets: Mutex<BTreeMap<String, (BudgetSpec, Budget)>>,
     state: Mutex<State>,
 }
 
@@ -174,8 +177,8 @@ impl Sites {
         registry: &Registry,
     ) -> Result<Sites, prometheus::Error> {
         let (measures, state, shelf) = (Measures::new(registry)?, Mutex::default(), Arc::new(shelf));
-        let (mesh, own, cloud) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Ok(Sites(Arc::new(Inner { env, transport, mesh, settings, shelf, measures, own, cloud, state })))
+        let (mesh, own, cloud, budgets) = (OnceLock::new(), OnceLock::new(), OnceLock::new(), Mutex::default());
+        Ok(Sites(Arc::new(Inner { env, transport, mesh, settings, shelf, measures, own, cloud, budgets, state })))
     }
 
     /// Once, when the mesh is up.

@@ -121,6 +121,7 @@ impl Name {
             addresses: Vec::new(),
             take: Class::ALL.to_vec(),
             uplink,
+            budget: None,
         }
     }
 }

@@ -10,6 +10,12 @@
 //! authority = """-----BEGIN CERTIFICATE-----…"""
 //! secret = "9f2c…"                    # what tokens are made with: 64 hexadecimal digits that nobody else may know
 //!
+//! [budget]                            # what the line of the uplink may be used for; default: whatever it carries
+//! rate = 50_000                       # bytes a second,
+//! per_day = 500_000_000               # and a day: when they are used up only alerts and state leave
+//! metered = 2.0                       # how many bytes a byte counts for
+//! schedule = ["22:00-05:30"]          # when events from before may leave; `offset` says how far the clock is ahead of UTC
+//!
 //! [[mask]]                            # of what may leave, this leaves only in part; any number of them
 //! devices = ["press-*"]               # default: all
 //! metrics = ["operator*"]
@@ -19,7 +25,7 @@
 //!
 //! What a mask does is told in [`mask`](millpond_proto::sites::mask). Nodes of one site that say the same tokens have the same secret.
 
-use millpond_core::record::Class;
+use millpond_core::{budget::BudgetSpec, record::Class};
 use millpond_env::Disk;
 use millpond_proto::sites::{
     mask::{Mask, Masks},
@@ -42,7 +48,7 @@ const TRUSTED: &str = "identity/trusted";
 const NO_SECRET: [u8; 32] = [0; 32];
 
 /// A site whose nodes are believed, and what is exchanged with them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Trusted {
     pub site: String,
     /// The certificate of its authority.
@@ -55,6 +61,8 @@ pub struct Trusted {
     pub take: Vec<Class>,
     /// Nodes of it to which this site's records are delivered as far as the terms go, as `host:port`; the first that can be reached.
     pub uplink: Vec<String>,
+    /// What the line there may be used for.
+    pub budget: Option<BudgetSpec>,
 }
 
 /// As it stands in the file.
@@ -75,6 +83,8 @@ struct File {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
     /// Tables come last in TOML.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    budget: Option<BudgetSpec>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     mask: Vec<Mask>,
 }
@@ -99,7 +109,7 @@ impl Trusted {
         if !is_file_name(&site) {
             return Err(damaged(TRUSTED, format!("{site:?} cannot be the name of a file")));
         }
-        Ok(Trusted { site, authority, terms, addresses: Vec::new(), take: all_classes(), uplink: Vec::new() })
+        Ok(Trusted { site, authority, terms, addresses: Vec::new(), take: all_classes(), uplink: Vec::new(), budget: None })
     }
 }
 
@@ -169,11 +179,11 @@ pub fn load_trusted(disk: &dyn Disk) -> Result<Vec<Trusted>, IdentityError> {
 }
 
 fn written(trusted: &Trusted) -> Result<String, IdentityError> {
-    let Trusted { site, authority, terms, addresses, take, uplink } = trusted.clone();
+    let Trusted { site, authority, terms, addresses, take, uplink, budget } = trusted.clone();
     let authority = pem::encode(pem::CERTIFICATE, &authority);
     let Terms { classes, devices, masks: Masks { masks: mask, secret } } = terms;
     let secret = (secret != NO_SECRET).then(|| secret.iter().map(|byte| format!("{byte:02x}")).collect());
-    let file = File { classes, devices, addresses, take, uplink, authority, site, secret, mask };
+    let file = File { classes, devices, addresses, take, uplink, authority, site, secret, budget, mask };
     toml::to_string(&file).map_err(|error| damaged(TRUSTED, error.to_string()))
 }
 
@@ -200,7 +210,11 @@ fn parse(name: &str, bytes: &[u8]) -> Result<Trusted, IdentityError> {
     if let Some(address) = file.addresses.iter().chain(&file.uplink).find(|address| !is_address(address)) {
         return Err(wrong(format!("{address:?} is no address such as 10.1.0.5:7800")));
     }
-    Ok(Trusted { addresses: file.addresses, take: file.take, uplink: file.uplink, ..trusted })
+    if let Some(problem) = file.budget.iter().flat_map(BudgetSpec::problems).next() {
+        return Err(wrong(format!("budget: {problem}")));
+    }
+    let File { addresses, take, uplink, budget, .. } = file;
+    Ok(Trusted { addresses, take, uplink, budget, ..trusted })
 }
 
 fn secret_of(text: &str) -> Option<[u8; 32]> {
@@ -253,6 +267,7 @@ mod tests {
             addresses,
             take: vec![Class::Alert],
             uplink: vec!["10.9.0.5:7800".to_owned()],
+            budget: Some(BudgetSpec { per_day: Some(500_000_000), schedule: vec!["22:00-05:30".to_owned()], ..BudgetSpec::default() }),
         }
     }
 

@@ -38,7 +38,7 @@ use millpond_store::Reader;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, Upward, endurance::Endurance, obeying};
+use super::{Inner, Upward, budgets, endurance::Endurance, obeying};
 use crate::{
     identity::Trusted,
     mesh::{
@@ -102,12 +102,14 @@ pub(super) async fn deliver(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: Can
 /// Says how long the node can go on without the cloud.
 pub(super) async fn watch(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: CancellationToken) {
     let mut endurance = Endurance::default();
+    sites.restore_budget(&trusted).await;
     loop {
         tokio::select! {
             biased;
             () = ended.cancelled() => return,
             () = sites.env.sleep(WATCH_EVERY) => {}
         }
+        sites.save_budget(&trusted).await;
         let Some(own) = sites.own.get() else { continue };
         let reader = own.reader.clone();
         let Some(Ok(usage)) = sites.env.unblock(move || reader.stats()).await else { continue };
@@ -376,7 +378,9 @@ impl Feeding {
             };
             let (through, bytes) = (sent.run.last, sent.run.bytes() + 64);
             self.book().sent(lane, (first, through), last, bytes);
+            let counts_as = budgets::lane_of(lane, &sent);
             let frame = wire::encode(&sent.into_delivery());
+            self.sites.afford(&self.trusted, counts_as, frame.len()).await;
             self.sites.delivered(&self.trusted.site, lane, frame.len());
             out.send(frame).await.map_err(|error| error.to_string())?;
         }

@@ -37,7 +37,7 @@ impl Authority {
     pub fn trusted(&self, terms: Terms, addresses: Vec<String>) -> Trusted {
         let authority = self.authority.certificate().clone();
         let site = self.node("anybody").site.clone();
-        Trusted { site, authority, terms, addresses, take: Class::ALL.to_vec(), uplink: Vec::new() }
+        Trusted { site, authority, terms, addresses, take: Class::ALL.to_vec(), uplink: Vec::new(), budget: None }
     }
 
     /// Certificates are valid for so long.
