@@ -13,7 +13,7 @@ fn the_page_of_metrics_lists_what_the_program_has() {
         words.filter(|word| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')).map(str::to_string).collect()
     };
     let mut there = BTreeSet::new();
-    for folder in ["actors", "cluster/src/mesh", "cluster/src/sites"] {
+    for folder in ["actors", "cluster/src/mesh", "cluster/src/sites", "cluster/src/cloud"] {
         sources(&root.join(folder), &mut |_, text| {
             there.extend(named(text, '"').into_iter().filter(|name| name.matches('_').count() > 1));
         });
