@@ -49,7 +49,10 @@ fn events(device: &str, from: i64, many: i64) -> String {
 /// The lines of a site's ledger, when there are any.
 fn ledger(cloud: &Node, site: &str) -> Vec<Value> {
     let sites = cloud.get("/v1/cloud/sites");
-    if !sites["sites"].as_array().is_some_and(|sites| sites.iter().any(|known| known["site"] == site)) {
+    if !sites["sites"]
+        .as_array()
+        .is_some_and(|sites| sites.iter().any(|known| known["site"] == site && known["nodes"].as_u64() > Some(0)))
+    {
         return Vec::new();
     }
     cloud.get(&format!("/v1/cloud/sites/{site}/ledger"))["rows"].as_array().cloned().unwrap_or_default()

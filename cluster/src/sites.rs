@@ -38,7 +38,13 @@ use millpond_actors::{
 use millpond_core::{budget::BudgetSpec, ids::Origin, record::Track};
 use millpond_env::{Env, Mono};
 use millpond_gateway::port::{AskError, Json};
-use millpond_proto::{RangeSet, replication::Life, sites, uplink::{budget::Budget, orders::Outcome}, wire};
+use millpond_proto::{
+    RangeSet,
+    replication::Life,
+    sites,
+    uplink::{budget::Budget, orders::Outcome},
+    wire,
+};
 use millpond_store::Reader;
 use prometheus::Registry;
 use ractor::ActorRef;

@@ -109,7 +109,15 @@ impl Trusted {
         if !is_file_name(&site) {
             return Err(damaged(TRUSTED, format!("{site:?} cannot be the name of a file")));
         }
-        Ok(Trusted { site, authority, terms, addresses: Vec::new(), take: all_classes(), uplink: Vec::new(), budget: None })
+        Ok(Trusted {
+            site,
+            authority,
+            terms,
+            addresses: Vec::new(),
+            take: all_classes(),
+            uplink: Vec::new(),
+            budget: None,
+        })
     }
 }
 
@@ -267,7 +275,11 @@ mod tests {
             addresses,
             take: vec![Class::Alert],
             uplink: vec!["10.9.0.5:7800".to_owned()],
-            budget: Some(BudgetSpec { per_day: Some(500_000_000), schedule: vec!["22:00-05:30".to_owned()], ..BudgetSpec::default() }),
+            budget: Some(BudgetSpec {
+                per_day: Some(500_000_000),
+                schedule: vec!["22:00-05:30".to_owned()],
+                ..BudgetSpec::default()
+            }),
         }
     }
 
