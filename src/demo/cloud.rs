@@ -178,9 +178,9 @@ mod tests {
     #[test]
     fn what_drains_tells_how_long_it_takes() {
         let mut site = SiteStatus::default();
-        let mut look = |second: i64, head: u64| {
+        let mut look = |second: u64, head: u64| {
             let row = json!({ "rows": [{ "name": "hall", "origin": "aa", "incarnation": 0, "records": head, "at_site": head }] });
-            site.take(Mono(second as u64 * 1_000_000_000), Ledger::of_json(&row));
+            site.take(Mono(second * 1_000_000_000), Ledger::of_json(&row));
             site.eta()
         };
         assert_eq!((look(1, 400), look(2, 500)), (None, None));

@@ -111,8 +111,7 @@ impl Carrier {
             if !self.state.carries() {
                 continue;
             }
-            let is_new = !clients.contains_key(&from);
-            if is_new {
+            if !clients.contains_key(&from) {
                 let Ok(back) = self.env.net.bind(any_port()).await else { continue };
                 number += 1;
                 clients.insert(from, self.client(from, number, back));

@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_is_planned_happens_once_and_the_line_comes_back() {
-        let second = |second: i64| Mono(second as u64 * 1_000_000_000);
+        let second = |second: u64| Mono(second * 1_000_000_000);
         let (kill_after, cut_after) = (Some(Span::from_secs(2)), Some(Span::from_secs(2)));
         let mut plan = Plan { begun: second(1), kill_after, cut_after, heal_at: None };
         let wishes: Vec<Option<Wish>> =
