@@ -166,7 +166,7 @@ impl Place {
         let authority = other.chain.last().context("a node has a certificate")?.clone();
         let terms = Terms { classes: classes.to_vec(), devices: vec!["*".to_owned()], masks: Default::default() };
         let (addresses, take) = (Vec::new(), Class::ALL.to_vec());
-        let trusted = Trusted { site: other.site.clone(), authority, terms, addresses, take, uplink };
+        let trusted = Trusted { site: other.site.clone(), authority, terms, addresses, take, uplink, budget: None };
         Ok(identity::save_trusted(self.world()?.disk.as_ref(), &trusted)?)
     }
 

@@ -97,7 +97,7 @@ fn named(differ: &[String]) -> Vec<String> {
 /// When somebody does not answer.
 pub async fn look(question: &Question<'_>, status: &Shared, last: bool) -> anyhow::Result<Found> {
     let mut found = Found::default();
-    for site in 0..SITES.len() {
+    for (site, name) in SITES.iter().enumerate() {
         for node in nodes_of(site) {
             let journal = question.nodes[node].get("/v1/journal").await;
             let journal = journal.with_context(|| format!("{} does not tell of its journal", NAMES[node]))?;
@@ -106,7 +106,7 @@ pub async fn look(question: &Question<'_>, status: &Shared, last: bool) -> anyho
                 status.lock().cloud.sites[site].heard(head);
             }
         }
-        let ledger = cloud::ledger(question.cloud, SITES[site]).await?;
+        let ledger = cloud::ledger(question.cloud, name).await?;
         found.ledgers.push((ledger, status.lock().cloud.sites[site].heads.clone()));
     }
     if !found.is_closed() && !last {

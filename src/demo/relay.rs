@@ -111,7 +111,8 @@ impl Carrier {
             if !self.state.carries() {
                 continue;
             }
-            if !clients.contains_key(&from) {
+            let is_new = !clients.contains_key(&from);
+            if is_new {
                 let Ok(back) = self.env.net.bind(any_port()).await else { continue };
                 number += 1;
                 clients.insert(from, self.client(from, number, back));
