@@ -19,6 +19,7 @@ pub mod account;
 pub mod budget;
 pub mod feed;
 pub mod orders;
+pub mod pace;
 pub mod rollout;
 #[cfg(test)]
 mod tests;

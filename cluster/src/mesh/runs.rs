@@ -35,7 +35,7 @@ pub fn read(
     mut each: impl FnMut(Run) -> ControlFlow<()>,
 ) -> Result<(), ReadError> {
     while first <= last {
-        let run = read_one(reader, source, first, last)?;
+        let run = read_one(reader, source, first, last, RUN_BYTES_MAX)?;
         first = run.last.next();
         if each(run).is_break() {
             break;
@@ -44,7 +44,11 @@ pub fn read(
     Ok(())
 }
 
-fn read_one(reader: &Reader, source: Source, first: Seq, last: Seq) -> Result<Run, ReadError> {
+/// The first of these runs, of at most so many bytes, or one record.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn read_one(reader: &Reader, source: Source, first: Seq, last: Seq, bytes_max: usize) -> Result<Run, ReadError> {
     let classes = Class::ALL.into_iter().filter(|class| class.track() == source.track);
     let (mut records, mut end): (Vec<Record>, Seq) = (Vec::new(), last);
     for class in classes {
@@ -53,7 +57,7 @@ fn read_one(reader: &Reader, source: Source, first: Seq, last: Seq) -> Result<Ru
             if row.seq > end {
                 return ControlFlow::Break(());
             }
-            if bytes > 0 && bytes + row.payload.len() > RUN_BYTES_MAX {
+            if bytes > 0 && bytes + row.payload.len() > bytes_max {
                 // What the other classes have beyond this goes into the next run.
                 end = Seq(row.seq.0 - 1);
                 return ControlFlow::Break(());

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use millpond_core::{ids::Origin, record::Class};
+use millpond_core::{ids::Origin, record::Class, time::Span};
 use millpond_proto::{sites, wire::FRAME_BYTES_MAX};
 use quinn::{ClientConfig, Connection, RecvStream, SendStream, VarInt};
 use rustls::{
@@ -37,6 +37,8 @@ use crate::{
 
 /// Connections of one site at a time.
 const VISITORS_MAX: usize = 16;
+/// A question may be on its way for so long, over a thin line with other things on it.
+const ASKING: Span = Span::from_secs(60);
 /// Questions of one connection at a time.
 const QUESTIONS_MAX: u32 = 16;
 
@@ -100,11 +102,17 @@ impl SiteLink {
     /// # Errors
     /// When the connection is over.
     pub async fn ask(&self, frame: Bytes) -> Result<ReplyFrames, LinkError> {
-        ReplyFrames::ask(&self.connection, Class::Pane, frame).await
+        // Questions are short, and what waits for the answer is not.
+        ReplyFrames::ask(&self.connection, Class::Alert, frame).await
     }
 
     pub fn is_over(&self) -> bool {
         self.connection.close_reason().is_some()
+    }
+
+    /// Datagrams that have come over it.
+    pub fn received(&self) -> u64 {
+        self.connection.stats().udp_rx.datagrams
     }
 
     /// Resolves, with the reason, when the connection is over.
@@ -201,7 +209,7 @@ pub(super) async fn serve(shared: &Arc<Shared>, connection: Connection, visitor:
         let (site, from) = (visitor.site.clone(), visitor.origin);
         shared.env.clone().spawn(async move {
             let question =
-                shared.env.timeout(MEETING, question(&shared, site, from, connection.clone(), (send, receive))).await;
+                shared.env.timeout(ASKING, question(&shared, site, from, connection.clone(), (send, receive))).await;
             if let Ok(Err(LinkError::Malformed(why))) = question {
                 connection.close(VarInt::from_u32(MALFORMED), why.as_bytes());
             }

@@ -44,7 +44,12 @@ impl Feed {
 
     /// The next range of a lane, out of what is here of its track. It is under way from now on: [`Feed::sent`] or [`Feed::unsent`] follows.
     pub fn next(&mut self, lane: Lane, here: &RangeSet) -> Option<(Seq, Seq)> {
-        if self.lanes[lane as usize].bytes >= UNCONFIRMED_BYTES_MAX {
+        self.next_within(lane, here, UNCONFIRMED_BYTES_MAX)
+    }
+
+    /// The same, while fewer bytes of the lane than these are not confirmed.
+    pub fn next_within(&mut self, lane: Lane, here: &RangeSet, window: usize) -> Option<(Seq, Seq)> {
+        if self.lanes[lane as usize].bytes >= window.min(UNCONFIRMED_BYTES_MAX) {
             return None;
         }
         let (from, to) = match lane {
