@@ -76,15 +76,6 @@ fn what_a_site_has_arrives_in_the_cloud() {
 }
 
 #[test]
-fn a_site_that_cannot_reach_its_cloud_is_found() {
-    // Nobody waits until the rest is there.
-    let cut = "[[fault]]\nat = \"20s\"\nkind = \"partition\"\nnode = \"above\"\nlasts = \"200s\"";
-    let text = text("", "", cut).replace("settle = \"90s\"", "settle = \"1s\"\npromises = [\"ledger_closes\"]");
-    let report = run(&text, 1).report;
-    assert_eq!(report.holds(Promise::LedgerCloses), Some(false), "{:#?}", report.broken);
-}
-
-#[test]
 fn a_receipt_before_the_commit_is_found() {
     // The cloud's disk takes its time; what it had not written is lost on both sides.
     let faults = r#"
