@@ -34,7 +34,6 @@ mod aggregate;
 mod append;
 mod column;
 mod cursor;
-mod downsample;
 mod error;
 mod footer;
 mod lake;
@@ -58,7 +57,6 @@ pub use object_store::ObjectStore;
 
 pub use aggregate::Steps;
 pub use append::{Piece, Taken};
-pub use downsample::{lttb, min_max};
 pub use error::{LakeError, Result};
 pub use lake::{Lake, Options};
 pub use manifest::{Dropped, File, Ledger, Manifest, MetricOf, Source, SpanOf, Tier, Tombstone, Unit};
