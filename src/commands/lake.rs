@@ -52,10 +52,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     let items = table::items(&answer);
-    if remote.json {
-        table::print_json(items)?;
-        return Ok(exit::OK);
-    }
     let columns = [
         Column("TENANT", "tenant"),
         Column("DAY", "day"),
@@ -64,7 +60,9 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Column("BYTES", "bytes"),
         Column("PATH", "path"),
     ];
-    table::print(&columns, items)?;
-    eprintln!("manifest {}: {} events, {} bytes", answer["manifest"], answer["rows"], answer["bytes"]);
+    let is_table = table::answer(remote.json, &columns, items)?;
+    if is_table {
+        eprintln!("manifest {}: {} events, {} bytes", answer["manifest"], answer["rows"], answer["bytes"]);
+    }
     Ok(exit::OK)
 }

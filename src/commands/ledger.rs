@@ -38,10 +38,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     let answer = args.remote.get("/v1/site/ledger").await?;
     let items = table::items(&answer);
-    if args.remote.json {
-        table::print_json(items)?;
-        return Ok(exit::OK);
-    }
     let columns = [
         Column("NODE", "name"),
         Column("LIFE", "incarnation"),
@@ -52,18 +48,16 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Column("WANTED", "wanted"),
         Column("HEAD AT", "head_at"),
     ];
-    table::print(&columns, items)?;
-    eprintln!("own records: up to {}, confirmed by the site up to {}", answer["head"], answer["confirmed"]);
+    let is_table = table::answer(args.remote.json, &columns, items)?;
+    if is_table {
+        eprintln!("own records: up to {}, confirmed by the site up to {}", answer["head"], answer["confirmed"]);
+    }
     Ok(exit::OK)
 }
 
 async fn of_site(remote: &Remote, site: &str) -> anyhow::Result<ExitCode> {
     let answer = remote.get(&format!("/v1/cloud/sites/{site}/ledger")).await?;
     let items = table::items(&answer);
-    if remote.json {
-        table::print_json(items)?;
-        return Ok(exit::OK);
-    }
     let columns = [
         Column("NODE", "name"),
         Column("LIFE", "incarnation"),
@@ -76,6 +70,6 @@ async fn of_site(remote: &Remote, site: &str) -> anyhow::Result<ExitCode> {
         Column("AT SITE", "at_site"),
         Column("CLOSED", "closed"),
     ];
-    table::print(&columns, items)?;
+    table::answer(remote.json, &columns, items)?;
     Ok(exit::OK)
 }

@@ -27,10 +27,6 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = args.remote.get("/v1/site/members").await?;
     let items = table::items(&answer);
-    if args.remote.json {
-        table::print_json(items)?;
-        return Ok(exit::OK);
-    }
     let columns = [
         Column("NAME", "name"),
         Column("STATE", "state"),
@@ -42,6 +38,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Column("DEVICES", "devices"),
         Column("ORIGIN", "origin"),
     ];
-    table::print(&columns, items)?;
+    table::answer(args.remote.json, &columns, items)?;
     Ok(exit::OK)
 }

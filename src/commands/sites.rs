@@ -27,10 +27,6 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = args.remote.get("/v1/cloud/sites").await?;
     let items = table::items(&answer);
-    if args.remote.json {
-        table::print_json(items)?;
-        return Ok(exit::OK);
-    }
     let columns = [
         Column("SITE", "site"),
         Column("TENANT", "tenant"),
@@ -45,6 +41,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Column("AT SITE", "at_site"),
         Column("MISSING", "missing"),
     ];
-    table::print(&columns, items)?;
+    table::answer(args.remote.json, &columns, items)?;
     Ok(exit::OK)
 }

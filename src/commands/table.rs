@@ -31,6 +31,12 @@ pub fn print(columns: &[Column], items: &[Value]) -> anyhow::Result<()> {
     out(render(columns, items))
 }
 
+/// What a command answers with: a table, or with `json` one document per item and line. Whether it was the table.
+pub fn answer(json: bool, columns: &[Column], items: &[Value]) -> anyhow::Result<bool> {
+    if json { print_json(items)? } else { print(columns, items)? }
+    Ok(!json)
+}
+
 pub fn render(columns: &[Column], items: &[Value]) -> String {
     let columns: Vec<&Column> =
         columns.iter().filter(|column| items.iter().any(|item| !find(item, column.1).is_null())).collect();

@@ -26,10 +26,6 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let answer = args.remote.get("/v1/uplinks").await?;
     let items = table::items(&answer);
-    if args.remote.json {
-        table::print_json(items)?;
-        return Ok(exit::OK);
-    }
     let columns = [
         Column("CLOUD", "cloud"),
         Column("CONNECTED", "connected"),
@@ -39,8 +35,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Column("STATE", "order.state"),
         Column("WHY", "why"),
     ];
-    table::print(&columns, items)?;
-    if items.is_empty() {
+    let is_table = table::answer(args.remote.json, &columns, items)?;
+    if is_table && items.is_empty() {
         eprintln!("nothing is delivered anywhere: `millpond site trust CLOUD.crt --uplink HOST:PORT` begins it");
     }
     Ok(exit::OK)
