@@ -33,7 +33,11 @@ pub fn print(columns: &[Column], items: &[Value]) -> anyhow::Result<()> {
 
 /// What a command answers with: a table, or with `json` one document per item and line. Whether it was the table.
 pub fn answer(json: bool, columns: &[Column], items: &[Value]) -> anyhow::Result<bool> {
-    if json { print_json(items)? } else { print(columns, items)? }
+    if json {
+        print_json(items)?
+    } else {
+        print(columns, items)?
+    }
     Ok(!json)
 }
 
