@@ -15,7 +15,10 @@ use millpond_gateway::{auth::AuthSettings, http::HttpSettings, mqtt::MqttSetting
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{CheckpointSettings, RetentionSettings, Settings, SiteSettings, StoreSettings, WebhookSettings};
+use crate::{
+    merged::DEFAULT_TENANT,
+    settings::{CheckpointSettings, RetentionSettings, Settings, SiteSettings, StoreSettings, WebhookSettings},
+};
 
 /// The whole file. Every section may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -231,7 +234,7 @@ fn default_sink_sites() -> Vec<String> {
 }
 
 fn default_tenant() -> String {
-    "default".to_owned()
+    DEFAULT_TENANT.to_owned()
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

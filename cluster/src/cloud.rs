@@ -29,7 +29,7 @@ mod windows;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use millpond_actors::{Running, config::CloudSettings};
+use millpond_actors::{Running, config::CloudSettings, merged::DEFAULT_TENANT};
 use millpond_core::{ids::Origin, record::Class};
 use millpond_env::Env;
 use millpond_gateway::port::{AskError, Json};
@@ -231,8 +231,12 @@ impl Cloud {
             }
             "cloud_ledger" => {
                 let site = body["site"].as_str().ok_or_else(|| AskError::Invalid("`site` is missing".into()))?;
-                let unknown = || AskError::NotFound(format!("nothing of a site `{site}` is here"));
-                let lines = self.lines(site).await.ok_or_else(unknown)?;
+                let lines = match self.lines(site).await {
+                    Some(lines) => lines,
+                    // It is connected, and has delivered nothing yet.
+                    None if self.0.control.sites().iter().any(|known| known == site) => Vec::new(),
+                    None => return Err(AskError::NotFound(format!("nothing of a site `{site}` is here"))),
+                };
                 Ok(json!({ "site": site, "rows": lines.iter().map(row_of).collect::<Vec<_>>() }))
             }
             "cloud_lake" => Ok(shown(&self.archive()?.lake().manifest())),
@@ -242,7 +246,7 @@ impl Cloud {
             }
             "cloud_forget" => {
                 let device = body["device"].as_str().ok_or_else(|| AskError::Invalid("`device` is missing".into()))?;
-                let tenant = body["tenant"].as_str().unwrap_or("default");
+                let tenant = body["tenant"].as_str().unwrap_or(DEFAULT_TENANT);
                 let remains = self.archive()?.forget(tenant, device).await.map_err(AskError::Failed)?;
                 let rows: u64 = remains.iter().map(|remains| remains.rows).sum();
                 Ok(json!({ "device": device, "tenant": tenant, "rows_in_files_to_be_swept": rows }))

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::PoisonError};
 
-use millpond_actors::query::{self, Found, Journal, Step};
+use millpond_actors::{
+    merged::DEFAULT_TENANT,
+    query::{self, Found, Journal, Step},
+};
 use millpond_core::{
     planted::{self, Bug},
     time::{Span, Timestamp},
@@ -33,7 +36,7 @@ impl Cloud {
 
     async fn find_once(&self, asked: &Query) -> Result<Found, AskError> {
         let manifest = self.0.archive.as_ref().map(|archive| (archive.lake().clone(), archive.lake().manifest()));
-        let tenant = asked.tenant.clone().unwrap_or_else(|| "default".to_owned());
+        let tenant = asked.tenant.clone().unwrap_or_else(|| DEFAULT_TENANT.to_owned());
         let mut journals = Vec::new();
         for (site, lives) in self.0.shelf.all() {
             if self.0.settings.site(&site).tenant != tenant {
