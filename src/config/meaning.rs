@@ -1,9 +1,12 @@
 //! What only the whole configuration can tell: names that are used twice or not at all, doors that stand open, numbers that
 //! contradict each other. What concerns events, windows, rules and users is judged by those who will work with it.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
-use millpond_actors::settings::{Ack, ClassRetention};
+use millpond_actors::{
+    config::SinkKind,
+    settings::{Ack, ClassRetention},
+};
 use millpond_core::{
     admission::Gate,
     expr::Expr,
@@ -24,6 +27,7 @@ pub fn check(env: &Env, config: &Config, tree: &Tree, problems: &mut Vec<Problem
     retention(config, &mut found);
     webhooks(config, &mut found);
     site(config, &mut found);
+    cloud(config, &mut found);
     found.extend(config.mqtt.problems());
     found.extend(config.http.problems());
     found.extend(config.alerts.problems());
@@ -154,27 +158,80 @@ fn site(config: &Config, found: &mut Vec<SpecProblem>) {
 fn webhooks(config: &Config, found: &mut Vec<SpecProblem>) {
     for (at, webhook) in config.webhooks.iter().enumerate() {
         let place = |field: &str| format!("webhooks[{at}].{field}");
-        if !is_name(&webhook.name) {
-            let message = format!("\"{}\" cannot name a webhook", webhook.name);
-            found.push(SpecProblem::new(place("name"), message).hint("1 to 64 letters, digits, `-` and `_`"));
-        }
-        if config.webhooks[..at].iter().any(|other| other.name == webhook.name) {
-            found.push(SpecProblem::new(place("name"), format!("two webhooks are named `{}`", webhook.name)));
-        }
-        match webhook.url.parse::<hyper::Uri>() {
-            Ok(url) if url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")) => {}
-            _ => {
-                let message = format!("\"{}\" is not an address", webhook.url);
-                found.push(SpecProblem::new(place("url"), message).hint("for example \"http://10.0.0.5:9000/alerts\""));
-            }
-        }
+        let is_taken = config.webhooks[..at].iter().any(|other| other.name == webhook.name);
+        named(&place("name"), &webhook.name, "webhook", is_taken, found);
+        address(&place("url"), &webhook.url, found);
         span(&place("timeout"), webhook.timeout, Span::from_millis(100), Span::from_secs(300), found);
         span(&place("keep"), webhook.keep, Span::from_secs(60), Span::from_secs(400 * 86_400), found);
-        for (name, value) in &webhook.headers {
-            let name_ok = hyper::header::HeaderName::try_from(name.as_str()).is_ok();
-            if !name_ok || hyper::header::HeaderValue::try_from(value.as_str()).is_err() {
-                found.push(SpecProblem::new(format!("{}.{name}", place("headers")), "not a header of HTTP"));
+        headers(&place("headers"), &webhook.headers, found);
+    }
+}
+
+fn cloud(config: &Config, found: &mut Vec<SpecProblem>) {
+    let cloud = &config.cloud;
+    let day = Span::from_secs(86_400);
+    span("cloud.archive_every", cloud.archive_every, Span::from_secs(1), day, found);
+    if cloud.cold <= cloud.warm {
+        let message = format!("files are given up after {}, before they are cold after {}", cloud.cold, cloud.warm);
+        found.push(SpecProblem::new("cloud.cold", message).hint("longer than `cloud.warm`"));
+    }
+    for (at, site) in cloud.sites.iter().enumerate() {
+        if !is_name(&site.tenant) {
+            let message = format!("\"{}\" cannot name a tenant", site.tenant);
+            let problem = SpecProblem::new(format!("cloud.sites[{at}].tenant"), message);
+            found.push(problem.hint("1 to 64 letters, digits, `-` and `_`"));
+        }
+        if let Some(first) = cloud.sites[..at].iter().position(|other| other.site == site.site) {
+            let message = format!("`{}` is described by cloud.sites[{first}] already", site.site);
+            found.push(SpecProblem::new(format!("cloud.sites[{at}].site"), message));
+        }
+    }
+    for (at, sink) in cloud.sinks.iter().enumerate() {
+        let place = |field: &str| format!("cloud.sinks[{at}].{field}");
+        named(&place("name"), &sink.name, "sink", cloud.sinks[..at].iter().any(|other| other.name == sink.name), found);
+        match sink.kind {
+            SinkKind::Webhook => address(&place("target"), &sink.target, found),
+            SinkKind::File if is_lines_of_json(&sink.target) => {}
+            SinkKind::File => {
+                let message = format!("\"{}\" is no file for lines of JSON below the data directory", sink.target);
+                found.push(SpecProblem::new(place("target"), message).hint("for example \"panes.ndjson\""));
             }
+        }
+        headers(&place("headers"), &sink.headers, found);
+    }
+}
+
+/// A file that nothing else of the node can be.
+fn is_lines_of_json(path: &str) -> bool {
+    let plain = |part: &str| !part.is_empty() && !part.starts_with('.');
+    path.split('/').all(plain) && (path.ends_with(".ndjson") || path.ends_with(".jsonl"))
+}
+
+fn named(place: &str, name: &str, what: &str, is_taken: bool, found: &mut Vec<SpecProblem>) {
+    if !is_name(name) {
+        let message = format!("\"{name}\" cannot name a {what}");
+        found.push(SpecProblem::new(place, message).hint("1 to 64 letters, digits, `-` and `_`"));
+    }
+    if is_taken {
+        found.push(SpecProblem::new(place, format!("two {what}s are named `{name}`")));
+    }
+}
+
+fn address(place: &str, url: &str, found: &mut Vec<SpecProblem>) {
+    match url.parse::<hyper::Uri>() {
+        Ok(url) if url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")) => {}
+        _ => {
+            let message = format!("\"{url}\" is not an address");
+            found.push(SpecProblem::new(place, message).hint("for example \"http://10.0.0.5:9000/alerts\""));
+        }
+    }
+}
+
+fn headers(place: &str, headers: &BTreeMap<String, String>, found: &mut Vec<SpecProblem>) {
+    for (name, value) in headers {
+        let name_ok = hyper::header::HeaderName::try_from(name.as_str()).is_ok();
+        if !name_ok || hyper::header::HeaderValue::try_from(value.as_str()).is_err() {
+            found.push(SpecProblem::new(format!("{place}.{name}"), "not a header of HTTP"));
         }
     }
 }
