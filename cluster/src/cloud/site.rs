@@ -35,6 +35,7 @@ use crate::mesh::copies;
 pub const ACCOUNT: &[u8] = b"cloud/account";
 /// How often records that are archived and old go from a copy.
 const RETAIN_EVERY: Span = Span::from_secs(60);
+const MEASURE_EVERY: Span = Span::from_secs(1);
 /// A node that has not delivered itself for so long is not waited for.
 const ABSENCE: Span = Span::from_secs(86_400);
 
@@ -100,6 +101,8 @@ pub(super) struct State {
     apply: Arc<Notify>,
     /// Classes that must not be stored here.
     kept_out: Vec<Class>,
+    /// When the ledger was added up for the gauges.
+    measured_at: Mono,
 }
 
 struct Entry {
@@ -146,8 +149,8 @@ impl Actor for Site {
         let apply = Arc::new(Notify::new());
         cloud.env.spawn(applying::apply(cloud.clone(), site.clone(), me.clone(), apply.clone()));
         let (lives, streams) = (BTreeMap::new(), BTreeMap::new());
-        let kept_out = cloud.settings.kept_out(&site);
-        let mut state = State { cloud, site, me, lives, streams, next_stream: 1, apply, kept_out };
+        let (kept_out, measured_at) = (cloud.settings.kept_out(&site), cloud.env.now());
+        let mut state = State { cloud, site, me, lives, streams, next_stream: 1, apply, kept_out, measured_at };
         known.into_iter().for_each(|life| state.open(life));
         Ok(state)
     }
@@ -449,7 +452,10 @@ impl State {
                 // It is tried again with what is delivered next.
             }
         }
-        self.measure();
+        // Commits may be thousands a second.
+        if self.cloud.env.now().since(self.measured_at) >= MEASURE_EVERY {
+            self.measure();
+        }
     }
 
     fn to_archive(&self) -> Vec<Archivable> {
@@ -545,7 +551,8 @@ impl State {
         self.lives.iter().map(line).collect()
     }
 
-    fn measure(&self) {
+    fn measure(&mut self) {
+        self.measured_at = self.cloud.env.now();
         let (lines, measures) = (self.lines(), &self.cloud.measures);
         let sum = |part: fn(&LifeLine) -> u64| lines.iter().map(part).sum::<u64>() as i64;
         let site = [&*self.site];
