@@ -51,6 +51,8 @@ use crate::{
 const PATIENCE: Span = Span::from_secs(20);
 /// How often the cloud is asked what it has of the site.
 const LOOK_EVERY: Span = Span::from_secs(2);
+/// How many times as long as an answer took nothing is asked.
+const LOOK_SHARE: i64 = 20;
 /// The records of a node that has not delivered for so long are delivered by another one.
 pub(super) const TAKE_OVER_MS: u64 = 10_000;
 /// Lives of other nodes that one node delivers at a time.
@@ -152,7 +154,9 @@ async fn deliver_to(
     sites.env.spawn(obeying::obey(sites.clone(), trusted.site.clone(), link.clone(), session.child_token()));
     let mut dry: BTreeMap<Life, Mono> = BTreeMap::new();
     loop {
+        let begun = sites.env.now();
         let asked = ask(sites, &link).await;
+        let took = sites.env.now().since(begun);
         let received = link.received();
         let brought = match asked {
             Ok(brought) => brought,
@@ -217,7 +221,8 @@ async fn deliver_to(
         tokio::select! {
             biased;
             closed = link.closed() => return Err(closed),
-            () = sites.env.sleep(LOOK_EVERY) => {}
+            // What is asked takes its share of the line, and of a thin one it must not be much.
+            () = sites.env.sleep(Span(took.0 * LOOK_SHARE).clamp(LOOK_EVERY, PATIENCE)) => {}
         }
         if let Some(why) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(why);
@@ -415,7 +420,12 @@ impl Feeding {
     fn head(&self) -> Head {
         let wall_ms = self.sites.env.wall().as_millis();
         match self.sites.own.get().filter(|own| own.life == self.life) {
-            Some(own) => Head { head: own.site.head(), settled: own.site.settled().min(own.site.head()), wall_ms },
+            Some(own) => {
+                // In this order: what was left out of the settled records lies before the head.
+                let settled = own.site.settled();
+                let head = own.site.head();
+                Head { head, settled: settled.min(head), wall_ms }
+            }
             None => {
                 let head = self.here().iter().map(RangeSet::last).max().unwrap_or(0);
                 Head { head: Seq(head), settled: Seq(0), wall_ms }
