@@ -32,6 +32,13 @@ impl LinkSpec {
         bytes_per_second: None,
     };
 
+    /// How long so many bytes take to leave, in nanoseconds.
+    fn time_of(&self, bytes: usize) -> u64 {
+        let Some(rate) = self.bytes_per_second else { return 0 };
+        let ns = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(rate.max(1)));
+        ns.min(u128::from(u64::MAX)) as u64
+    }
+
     /// What a host has with itself.
     const LOOPBACK: LinkSpec = LinkSpec { latency: (Span(25_000), Span(35_000)), ..LinkSpec::LOCAL };
 }
@@ -46,8 +53,10 @@ impl Default for LinkSpec {
 pub(super) const RETRANSMIT_NS: u64 = 200_000_000;
 /// Retransmissions of one segment in a row that a lossy link can cause.
 const LOSSES_MAX: u32 = 7;
-/// What would wait longer than this for a full link is dropped, if it is a datagram.
+/// A datagram that would wait longer than this for a full link is dropped,
 const QUEUE_NS_MAX: u64 = 250_000_000;
+/// when as many bytes wait before it: a thin link has room for a few packets, too.
+const QUEUE_BYTES: usize = 4 * 1500;
 /// How often the kernel has no room for a datagram for a moment: one in so many.
 const BUSY_ONE_IN: u32 = 4096;
 
@@ -153,7 +162,8 @@ impl Links {
         if from != to && link.rng.random_range(0..BUSY_ONE_IN) == 0 {
             return Fate::Busy(now.after(link.rng.random_range(20_000..200_000)));
         }
-        if link.cut || link.busy_until > now.after(QUEUE_NS_MAX) || spec.loss > 0.0 && link.rng.random_bool(spec.loss) {
+        let patience = QUEUE_NS_MAX.max(spec.time_of(QUEUE_BYTES));
+        if link.cut || link.busy_until > now.after(patience) || spec.loss > 0.0 && link.rng.random_bool(spec.loss) {
             return Fate::Lost;
         }
         let depart = link.queue(&spec, now, bytes);
@@ -178,9 +188,10 @@ impl Links {
 impl Link {
     /// When the last of `bytes` has left, behind everything that waits already.
     fn queue(&mut self, spec: &LinkSpec, now: Instant, bytes: usize) -> Instant {
-        let Some(rate) = spec.bytes_per_second else { return now };
-        let ns = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(rate.max(1)));
-        self.busy_until = self.busy_until.max(now).after(ns.min(u128::from(u64::MAX)) as u64);
+        if spec.bytes_per_second.is_none() {
+            return now;
+        }
+        self.busy_until = self.busy_until.max(now).after(spec.time_of(bytes));
         self.busy_until
     }
 
