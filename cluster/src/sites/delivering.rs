@@ -325,9 +325,9 @@ impl Feeding {
     }
 
     async fn lane(self: &Arc<Self>, lane: Lane) -> Result<(), String> {
+        // Results may have gathered, too: over a thin line what is new takes turns with them, and the backlog waits for both.
         let class = match lane {
-            Lane::Results => Class::Alert,
-            Lane::Live => Class::Pane,
+            Lane::Results | Lane::Live => Class::Alert,
             Lane::Backlog => Class::Raw,
         };
         let settings = self.sites.settings.now();

@@ -1,7 +1,7 @@
-//! How much a lane sends at a time: what the line carries in about a second.
+//! How much a lane sends: what the line carries in a few seconds.
 //!
-//! A delivery that is under way when a line breaks was sent for nothing, and nothing more urgent of its lane can pass it. So deliveries become
-//! smaller while receipts take long, and larger while they come at once.
+//! A delivery that is under way when a line breaks was sent for nothing, and what is under way fills the queues before a thin line, in which
+//! nothing more urgent can pass it. So less is under way while receipts take long, and more while they come at once.
 
 use std::collections::VecDeque;
 
@@ -9,9 +9,9 @@ use millpond_core::{ids::Seq, time::Span};
 
 use crate::{Now, wire::RUN_BYTES_MAX};
 
-const BYTES_MIN: usize = 4 << 10;
-const BYTES_FIRST: usize = 64 << 10;
-/// Deliveries on their way at a time.
+/// With so much it begins, too: a good line shows itself by the first receipts.
+const BYTES_MIN: usize = 2 << 10;
+/// Deliveries on their way at a time, unless they are as small as they can be.
 const AHEAD: usize = 8;
 const SOON: Span = Span::from_millis(1_000);
 const LATE: Span = Span::from_millis(4_000);
@@ -20,25 +20,25 @@ const SENT_MAX: usize = 4096;
 
 #[derive(Debug)]
 pub struct Pace {
-    bytes: usize,
+    window: usize,
     sent: VecDeque<(Seq, Now)>,
 }
 
 impl Default for Pace {
     fn default() -> Pace {
-        Pace { bytes: BYTES_FIRST, sent: VecDeque::new() }
+        Pace { window: BYTES_MIN, sent: VecDeque::new() }
     }
 }
 
 impl Pace {
     /// Bytes of the next delivery.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        (self.window / AHEAD).clamp(BYTES_MIN, RUN_BYTES_MAX)
     }
 
     /// Bytes that may be under way.
     pub fn window(&self) -> usize {
-        self.bytes * AHEAD
+        self.window
     }
 
     /// A delivery that begins at this number has left.
@@ -55,9 +55,9 @@ impl Pace {
         let Some((_, sent)) = self.sent.remove(at) else { return };
         let took = now.since(sent);
         if took < SOON {
-            self.bytes = (self.bytes * 2).min(RUN_BYTES_MAX);
+            self.window = (self.window * 2).min(RUN_BYTES_MAX * AHEAD);
         } else if took > LATE {
-            self.bytes = (self.bytes / 2).max(BYTES_MIN);
+            self.window = (self.window / 2).max(BYTES_MIN);
         }
     }
 }
@@ -76,13 +76,13 @@ mod tests {
     #[test]
     fn deliveries_follow_the_line() {
         let mut pace = Pace::default();
-        confirm(&mut pace, 10, Span::from_millis(20));
+        confirm(&mut pace, 15, Span::from_millis(20));
         assert_eq!((pace.bytes(), pace.window()), (RUN_BYTES_MAX, AHEAD * RUN_BYTES_MAX));
         confirm(&mut pace, 20, Span::from_secs(30));
-        assert_eq!(pace.bytes(), BYTES_MIN);
+        assert_eq!((pace.bytes(), pace.window()), (BYTES_MIN, BYTES_MIN), "one at a time");
         confirm(&mut pace, 5, Span::from_secs(2));
-        assert_eq!(pace.bytes(), BYTES_MIN, "what takes two seconds is right");
+        assert_eq!(pace.window(), BYTES_MIN, "what takes two seconds is right");
         pace.stored(Now(0), Seq(99));
-        assert_eq!(pace.bytes(), BYTES_MIN, "what was not sent says nothing");
+        assert_eq!(pace.window(), BYTES_MIN, "what was not sent says nothing");
     }
 }
