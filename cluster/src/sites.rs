@@ -35,16 +35,10 @@ use millpond_actors::{
     other_sites::{self, Question},
     settings::Current,
 };
-use millpond_core::{budget::BudgetSpec, ids::Origin, record::Track};
+use millpond_core::{ids::Origin, record::Track};
 use millpond_env::{Env, Mono};
 use millpond_gateway::port::{AskError, Json};
-use millpond_proto::{
-    RangeSet,
-    replication::Life,
-    sites,
-    uplink::{budget::Budget, orders::Outcome},
-    wire,
-};
+use millpond_proto::{RangeSet, replication::Life, sites, uplink::orders::Outcome, wire};
 use millpond_store::Reader;
 use prometheus::Registry;
 use ractor::ActorRef;
@@ -80,7 +74,7 @@ pub(crate) struct Inner {
     /// Where this node takes what other sites deliver, when it is one of a cloud.
     cloud: OnceLock<Cloud>,
     /// What the line to each cloud may still be used for.
-    budgets: Mutex<BTreeMap<String, (BudgetSpec, Budget)>>,
+    lines: Mutex<BTreeMap<String, budgets::Line>>,
     state: Mutex<State>,
 }
 
@@ -122,6 +116,8 @@ struct Upward {
     lives: Vec<(Life, String, Option<Origin>, [u64; 2])>,
     /// What it ordered, and what became of that.
     order: Option<Outcome>,
+    /// The journal's last number when that was known.
+    head: u64,
 }
 
 impl Upward {
@@ -183,8 +179,8 @@ impl Sites {
         registry: &Registry,
     ) -> Result<Sites, prometheus::Error> {
         let (measures, state, shelf) = (Measures::new(registry)?, Mutex::default(), Arc::new(shelf));
-        let (mesh, own, cloud, budgets) = (OnceLock::new(), OnceLock::new(), OnceLock::new(), Mutex::default());
-        Ok(Sites(Arc::new(Inner { env, transport, mesh, settings, shelf, measures, own, cloud, budgets, state })))
+        let (mesh, own, cloud, lines) = (OnceLock::new(), OnceLock::new(), OnceLock::new(), Mutex::default());
+        Ok(Sites(Arc::new(Inner { env, transport, mesh, settings, shelf, measures, own, cloud, lines, state })))
     }
 
     /// Once, when the mesh is up.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{problem::SpecProblem, time::Span};
 
-/// What may leave over a line.
+/// What may go over a line, either way, headers included.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BudgetSpec {
@@ -35,6 +35,14 @@ impl BudgetSpec {
     /// all means always.
     pub fn hours(&self) -> Vec<(i64, i64)> {
         self.schedule.iter().filter_map(|text| hours_of(text)).collect()
+    }
+
+    /// What may leave on average in a second; `None` when there is no bound.
+    pub fn bytes_per_second(&self) -> Option<f64> {
+        let by_day = self.per_day.map(|bytes| bytes as f64 / 86_400.0);
+        let by_rate = self.rate.map(|rate| rate as f64);
+        let least = by_rate.into_iter().chain(by_day).reduce(f64::min)?;
+        Some((least / self.metered.max(1.0)).max(0.001))
     }
 
     /// What is wrong with it, by its keys.

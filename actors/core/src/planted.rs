@@ -47,10 +47,14 @@ pub enum Bug {
     ForgetDropRanges,
     /// A question to the cloud finds what was archived both there and where it came from.
     ServeBorderTwice,
+    /// Only what is delivered counts on a line with bounds, not what goes over it besides.
+    ForgetWhatIsCarried,
+    /// How long a node can go on alone is told by what its cloud lacked when it was reached last.
+    TellTimeAsOfLastContact,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 23] = [
         Bug::AckBeforeCommit,
         Bug::CursorOutsideTransaction,
         Bug::ForgetCheckpoint,
@@ -72,6 +76,8 @@ impl Bug {
         Bug::ApplyBeforeAfter,
         Bug::ForgetDropRanges,
         Bug::ServeBorderTwice,
+        Bug::ForgetWhatIsCarried,
+        Bug::TellTimeAsOfLastContact,
     ];
 }
 

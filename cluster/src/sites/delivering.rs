@@ -19,6 +19,7 @@ use std::{
 use bytes::Bytes;
 use millpond_core::{
     ids::{Origin, Seq},
+    planted::{self, Bug},
     record::{Class, Track},
     time::Span,
 };
@@ -63,6 +64,10 @@ const BACK_OFF: Span = Span::from_millis(500);
 const BACK_OFF_MAX: Span = Span::from_secs(30);
 /// A lane with nothing to send looks again after this, should nobody wake it.
 const IDLE: Span = Span::from_secs(1);
+/// What a call takes that nobody answers.
+const CALL_BYTES: u64 = 5_000;
+/// Over a line with bounds what is new leaves no more often, for more of it at once.
+const LIVE_PAUSE_MAX: Span = Span::from_secs(5);
 /// How often the head is told while nothing happens.
 const HEAD_EVERY: Span = Span::from_secs(5);
 
@@ -78,6 +83,7 @@ pub(super) async fn deliver(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: Can
             outcome = deliver_to(&sites, &trusted, door, &session) => outcome,
         };
         session.cancel();
+        sites.hung_up(&trusted.site);
         sites.show_upward(&trusted.site, |upward| upward.connected = None);
         if ended.is_cancelled() {
             return;
@@ -96,7 +102,7 @@ pub(super) async fn deliver(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: Can
             () = ended.cancelled() => return,
             () = sites.env.sleep(back_off) => {}
         }
-        back_off = Span(back_off.0 * 2).min(BACK_OFF_MAX);
+        back_off = Span(back_off.0 * 2).min(budgets::unhurried(&trusted, BACK_OFF_MAX));
     }
 }
 
@@ -114,15 +120,18 @@ pub(super) async fn watch(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: Cance
         let Some(own) = sites.own.get() else { continue };
         let reader = own.reader.clone();
         let Some(Ok(usage)) = sites.env.unblock(move || reader.stats()).await else { continue };
-        let left = sites.state().upward.get(&trusted.site).filter(|upward| upward.known).map(|upward| upward.left);
+        let head = own.site.head().0;
+        let known = sites.state().upward.get(&trusted.site).filter(|upward| upward.known).map(|upward| {
+            // What has come since the cloud was heard is not there either.
+            let since = if planted::is(Bug::TellTimeAsOfLastContact) { 0 } else { head.saturating_sub(upward.head) };
+            upward.left.map(|(left, _)| left + since)
+        });
         let share = |class: Class| {
-            let held: u64 = Class::ALL
-                .into_iter()
-                .filter(|other| other.track() == class.track())
-                .map(|class| usage.class(class).records)
-                .sum();
-            let left = left.map_or(held, |left| left[class.track() as usize].0);
-            left as f64 / held.max(1) as f64
+            let class_usage = usage.class(class);
+            let came = class_usage.records + class_usage.dropped.iter().map(|dropped| dropped.records).sum::<u64>();
+            let left = known.map_or(head, |left| left[class.track() as usize]) as f64;
+            // Numbers are of records of all classes.
+            left * came as f64 / head.max(1) as f64 / class_usage.records.max(1) as f64
         };
         let settings = sites.settings.now();
         let shares = Class::ALL.map(share);
@@ -145,18 +154,24 @@ async fn deliver_to(
     let (host, port) = address.rsplit_once(':').ok_or("it is no address")?;
     let port = port.parse().map_err(|_| "it has no port")?;
     let addrs: Vec<SocketAddr> = sites.env.net.resolve(host, port).await.map_err(|error| error.to_string())?;
-    let link = Arc::new(sites.transport.call(&trusted.site, &addrs).await?);
+    let called = sites.transport.call(&trusted.site, &addrs).await;
+    let link = Arc::new(called.inspect_err(|_| sites.carried(trusted, CALL_BYTES))?);
+    let mut carried = 0;
     let own = sites.own.get().ok_or("the node is starting")?;
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
     // Datagrams that came over the connection, and what the cloud said last that it has.
     let (mut heard, mut known): (u64, Vec<Brought>) = (u64::MAX, Vec::new());
     let mut feeding: BTreeMap<Life, Arc<Feeding>> = BTreeMap::new();
-    sites.env.spawn(obeying::obey(sites.clone(), trusted.site.clone(), link.clone(), session.child_token()));
+    sites.env.spawn(obeying::obey(sites.clone(), trusted.clone(), link.clone(), session.child_token()));
     let mut dry: BTreeMap<Life, Mono> = BTreeMap::new();
+    let least = budgets::unhurried(trusted, LOOK_EVERY);
     loop {
         let begun = sites.env.now();
         let asked = ask(sites, &link).await;
         let took = sites.env.now().since(begun);
+        let bytes = link.carried();
+        sites.carried(trusted, bytes.saturating_sub(carried));
+        carried = bytes;
         let received = link.received();
         let brought = match asked {
             Ok(brought) => brought,
@@ -222,7 +237,7 @@ async fn deliver_to(
             biased;
             closed = link.closed() => return Err(closed),
             // What is asked takes its share of the line, and of a thin one it must not be much.
-            () = sites.env.sleep(Span(took.0 * LOOK_SHARE).clamp(LOOK_EVERY, PATIENCE)) => {}
+            () = sites.env.sleep(Span(took.0 * LOOK_SHARE).clamp(LOOK_EVERY, PATIENCE).max(least)) => {}
         }
         if let Some(why) = broken.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(why);
@@ -376,18 +391,22 @@ impl Feeding {
         let own = self.sites.own.get().filter(|own| own.life == self.life);
         let moved = own.map(|own| own.site.listen()).unwrap_or_default();
         let (mut told, mut told_at): (Option<Head>, Mono) = (None, self.sites.env.now());
+        let head_every = budgets::unhurried(&self.trusted, HEAD_EVERY);
+        let (mut quiet_since, quiet_every) = (None, budgets::unhurried(&self.trusted, IDLE));
+        let live_pause = budgets::unhurried(&self.trusted, Span::ZERO).min(LIVE_PAUSE_MAX);
         loop {
             if lane == Lane::Results {
                 let head = self.head();
-                let due = self.sites.env.now().since(told_at) >= HEAD_EVERY;
-                let news = told.is_none_or(|told| (told.head, told.settled) != (head.head, head.settled));
-                if news || due {
+                let due = self.sites.env.now().since(told_at) >= head_every;
+                let changed = told.is_none_or(|told| (told.head, told.settled) != (head.head, head.settled));
+                if due || changed && (told.is_none() || self.trusted.budget.is_none()) {
                     (told, told_at) = (Some(head), self.sites.env.now());
                     send(&mut out, &Delivery::Head(head)).await?;
                 }
             }
             let here = self.here();
             let (bytes_max, window) = self.pace(lane, |pace| (pace.bytes(), pace.window()));
+            let bytes_max = bytes_max.min(budgets::at_once(&self.trusted));
             let next = self.book().next_within(lane, &here[lane.track() as usize], window);
             let Some((first, last)) = next else {
                 tokio::select! {
@@ -405,6 +424,19 @@ impl Feeding {
                     return Err(why);
                 }
             };
+            // That there is nothing can be said a little later, for more numbers at once.
+            let now = self.sites.env.now();
+            let waits = quiet_since.map_or(Span::ZERO, |since| Span(quiet_every.0 - now.since(since).0));
+            if lane == Lane::Results && sent.run.records.is_empty() && waits > Span::ZERO {
+                self.book().unsent(lane, (first, last));
+                tokio::select! {
+                    biased;
+                    () = moved.notified() => {}
+                    () = self.sites.env.sleep(waits) => {}
+                }
+                continue;
+            }
+            quiet_since = sent.run.records.is_empty().then_some(now);
             let (through, bytes) = (sent.run.last, sent.run.bytes() + 64);
             self.book().sent(lane, (first, through), last, bytes);
             let counts_as = budgets::lane_of(lane, &sent);
@@ -414,6 +446,10 @@ impl Feeding {
             let now = self.now();
             self.pace(lane, |pace| pace.sent(now, first));
             out.send(frame).await.map_err(|error| error.to_string())?;
+            if lane == Lane::Live && live_pause > Span::ZERO {
+                // Each delivery takes its share of headers and receipts.
+                self.sites.env.sleep(live_pause).await;
+            }
         }
     }
 
@@ -477,6 +513,8 @@ impl Inner {
             let now = self.env.now();
             self.show_upward(cloud, |upward| upward.left(track, own_left, now));
         }
+        let head = self.own.get().map_or(0, |own| own.site.head().0);
+        self.show_upward(cloud, |upward| upward.head = head);
     }
 
     /// What the cloud has of the lives that are known here.

@@ -17,8 +17,9 @@ use serde_json::json;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::Inner;
+use super::{Inner, budgets};
 use crate::{
+    identity::Trusted,
     mesh::{MeshMsg, Ordered},
     transport::{Replies, ReplyFrames, SiteLink},
 };
@@ -31,7 +32,7 @@ const SAY_EVERY: Span = Span::from_secs(5);
 /// What could not be written, or did not stay, is written again after this.
 const AGAIN: Span = Span::from_secs(15);
 
-pub(super) async fn obey(sites: Arc<Inner>, cloud: String, link: Arc<SiteLink>, ended: CancellationToken) {
+pub(super) async fn obey(sites: Arc<Inner>, trusted: Arc<Trusted>, link: Arc<SiteLink>, ended: CancellationToken) {
     let Some(own) = sites.own.get() else { return };
     let question = Question::Obey { version: VERSION, node: own.life.origin.to_string() };
     let opened = sites.env.timeout(PATIENCE, link.open(Class::State, wire::encode(&question))).await;
@@ -41,7 +42,7 @@ pub(super) async fn obey(sites: Arc<Inner>, cloud: String, link: Arc<SiteLink>, 
         biased;
         () = ended.cancelled() => {}
         () = hear(orders, &heard) => {}
-        () = say(&sites, &cloud, out, &heard) => {}
+        () = say(&sites, &trusted, out, &heard) => {}
     }
 }
 
@@ -74,7 +75,8 @@ struct Tried {
     replaced: Vec<String>,
 }
 
-async fn say(sites: &Inner, cloud: &str, mut out: Replies, heard: &Heard) {
+async fn say(sites: &Inner, trusted: &Trusted, mut out: Replies, heard: &Heard) {
+    let (cloud, say_every) = (trusted.site.as_str(), budgets::unhurried(trusted, SAY_EVERY));
     let (mut tried, mut told): (Tried, Option<(Outcome, Mono)>) = Default::default();
     loop {
         let order = heard.order.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -93,7 +95,7 @@ async fn say(sites: &Inner, cloud: &str, mut out: Replies, heard: &Heard) {
             let Some(state) = look(sites, cloud, &order, &mut tried).await else { return };
             let outcome = outcome(sites, &order, state, &tried);
             let now = sites.env.now();
-            let due = told.as_ref().is_none_or(|(before, at)| *before != outcome || now.since(*at) >= SAY_EVERY);
+            let due = told.as_ref().is_none_or(|(before, at)| *before != outcome || now.since(*at) >= say_every);
             if due || is_new {
                 sites.measures.order_applied.with_label_values(&[cloud]).set(i64::from(state == State::Applied));
                 sites.show_upward(cloud, |upward| upward.order = Some(outcome.clone()));

@@ -35,6 +35,8 @@ use crate::{
     quic::{self, Peers, WallClock},
 };
 
+/// Of UDP and IP before each datagram.
+const HEADER_BYTES: u64 = 28;
 /// Connections of one site at a time.
 const VISITORS_MAX: usize = 16;
 /// A question may be on its way for so long, over a thin line with other things on it.
@@ -113,6 +115,13 @@ impl SiteLink {
     /// Datagrams that have come over it.
     pub fn received(&self) -> u64 {
         self.connection.stats().udp_rx.datagrams
+    }
+
+    /// Bytes that went over the line either way, with the headers of UDP and IP.
+    pub fn carried(&self) -> u64 {
+        let stats = self.connection.stats();
+        let bytes = |udp: quinn::UdpStats| udp.bytes + udp.datagrams * HEADER_BYTES;
+        bytes(stats.udp_tx) + bytes(stats.udp_rx)
     }
 
     /// Resolves, with the reason, when the connection is over.

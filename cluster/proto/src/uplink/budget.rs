@@ -9,7 +9,7 @@
 //!   want something for [`WANTS_FOR`]; as long as it does, those behind it have their floors only.
 //!
 //! A message that is larger than what was allowed may go all the same when anything was: the lane owes the rest, and has nothing until it
-//! is paid.
+//! is paid. What the line [`carried`](Budget::carried) besides is owed by all.
 //!
 //! With `per_day` only alerts and state leave when the bytes of the day are used up. Days are of UTC by the wall clock, moved by
 //! `offset`. The clock may jump: a day ends when the clock shows another day *and* [`DAY_MIN`] have passed since it began, so that
@@ -17,9 +17,10 @@
 //! what had passed before counts. `schedule` names hours in which the backlog may go; without it it always may.
 //!
 //! Invariants
-//! 1. Over any interval no more leaves than the rate gives in it and in [`BURST`], and what one message of each lane is larger than allowed.
+//! 1. Over any interval no more leaves than the rate gives in it and in [`BURST`], what one message of each lane is larger than allowed, and
+//!    what was carried besides beyond the share of the rate that is nobody's floor.
 //! 2. A lane that wants something, and may leave by day and hour, gets its floor.
-//! 3. No pane and no event leaves that would make it more than `per_day` in a day, all lanes together.
+//! 3. No pane and no event leaves that would make it more than `per_day` in a day, all lanes together and what was carried besides until then.
 //!
 //! Clocks: the monotonic one for the rate, the wall clock for days and hours.
 
@@ -145,6 +146,13 @@ impl Budget {
         }
     }
 
+    /// Bytes that a lane gets sooner or later when it asks for them at once, whatever the others want.
+    pub fn sure(&self, lane: Lane) -> u64 {
+        let Some(rate) = rate_of(&self.spec) else { return u64::MAX };
+        let bytes = u128::from(rate) * BURST.0 as u128 * u128::from(lane.floor()) / (100 * UNIT as u128);
+        u64::try_from(bytes).unwrap_or(u64::MAX).max(1)
+    }
+
     /// How many of so many bytes of a lane may leave now. What does leave is told by [`spent`](Self::spent).
     pub fn allow(&mut self, now: Now, wall: Timestamp, lane: Lane, want_bytes: u64) -> Allowed {
         self.turn(now, wall);
@@ -196,6 +204,18 @@ impl Budget {
         let of_line = (owed - of_floor).min(self.line.level.max(0));
         self.line.level -= of_line;
         floor.level -= owed - of_line;
+        self.use_up(bytes);
+    }
+
+    /// So many bytes went over the line besides what was allowed: those that carry it, receipts, repetitions, questions. All lanes wait for
+    /// them, but for their floors.
+    pub fn carried(&mut self, now: Now, wall: Timestamp, bytes: u64) {
+        self.turn(now, wall);
+        self.line.level -= i128::from(bytes) * UNIT;
+        self.use_up(bytes);
+    }
+
+    fn use_up(&mut self, bytes: u64) {
         if self.spec.per_day.is_some() {
             let counted = (bytes as f64 * self.spec.metered.max(1.0)).ceil() as u64;
             if let Some(day) = &mut self.day {

@@ -47,6 +47,30 @@ proptest! {
     }
 
     #[test]
+    fn what_a_lane_is_sure_of_it_gets(
+        rate in 100u64..1_000_000,
+        lane in 0usize..5,
+        others in vec((0u64..500, 0usize..5, 0u64..100_000), 0..200),
+        besides in 0u64..10_000,
+    ) {
+        let (mut budget, lane) = (rated(rate), Lane::ALL[lane]);
+        let mut now = 0;
+        for (pause, other, want) in others {
+            now += pause;
+            go(&mut budget, at_ms(now), wall(1, 0), Lane::ALL[other], want);
+        }
+        budget.carried(at_ms(now), wall(1, 0), besides);
+        let sure = budget.sure(lane);
+        // Asked for as a delivery asks: again and again for all of it.
+        let got = (0..20_000).find(|_| {
+            let allowed = budget.allow(at_ms(now), wall(1, 0), lane, sure);
+            now = allowed.again_at.map_or(now, |again| again.0.div_ceil(1_000_000));
+            allowed.bytes == sure
+        });
+        prop_assert!(got.is_some(), "{sure} bytes of {rate} a second never came");
+    }
+
+    #[test]
     fn every_lane_that_wants_something_gets_its_floor(
         rate in 1_000u64..100_000,
         wanting in vec(any::<bool>(), 5),
@@ -183,4 +207,19 @@ fn the_backlog_keeps_to_its_hours() {
     assert!(goes(21, 0, Lane::Backlog) && goes(4, 29, Lane::Backlog) && goes(11, 30, Lane::Backlog));
     assert!(!goes(20, 59, Lane::Backlog) && !goes(4, 30, Lane::Backlog) && !goes(12, 0, Lane::Backlog));
     assert!(goes(15, 0, Lane::Live));
+}
+
+#[test]
+fn what_is_carried_besides_counts() {
+    let spec = BudgetSpec { rate: Some(1_000), per_day: Some(10_000), ..BudgetSpec::default() };
+    let mut budget = Budget::new(spec);
+    budget.carried(at_ms(0), wall(1, 0), 9_000);
+    assert_eq!(budget.saved().map(|day| day.used), Some(9_000));
+    // The floors are there; what is shared is owed.
+    assert_eq!(go(&mut budget, at_ms(0), wall(1, 0), Lane::Live, 1_000), 100);
+    assert_eq!(go(&mut budget, at_ms(1_000), wall(1, 1), Lane::Live, 1_000), 100);
+    assert_eq!(go(&mut budget, at_ms(30_000), wall(1, 30), Lane::Live, 800), 550, "and is paid in time");
+    assert_eq!(go(&mut budget, at_ms(31_000), wall(1, 31), Lane::Live, 1_000), 250, "what is left of the day");
+    assert_eq!(go(&mut budget, at_ms(60_000), wall(1, 60), Lane::Live, 1_000), 0, "the day's are used up");
+    assert_eq!(go(&mut budget, at_ms(60_000), wall(1, 60), Lane::Alert, 100), 100);
 }
