@@ -18,6 +18,7 @@
 //! | `causal_order` | what a node of a cloud told of results; the copies that it has |
 //! | `edge_and_cloud_agree` | panes as the cloud's copies tell them; as a node of the site does |
 //! | `live_first` | acknowledged readings; when the cloud had them on its disk |
+//! | `budget_is_true` | what went over a line, and what was given up while it was cut; what the trust file allows, and what the box said |
 //!
 //! What a cloud has of the sites that deliver to it is held against those sites' journals by `ledger_closes` too ([`cloud`]).
 //!
@@ -86,6 +87,8 @@ pub struct Found {
     pub agreed: u64,
     /// Readings that came to the cloud while older ones were still to come.
     pub live_beside_backlog: u64,
+    /// Times that a node gave up events that its cloud does not have.
+    pub given_up_undelivered: u64,
     /// Notifications that a receiver took more than once.
     pub repeated_notifications: u64,
 }
@@ -161,7 +164,8 @@ fn check_node(node: &NodeEvidence, evidence: &Evidence, found: &mut Found) -> Ve
                 | Promise::KeepsToTerms
                 | Promise::CausalOrder
                 | Promise::EdgeAndCloudAgree
-                | Promise::LiveFirst,
+                | Promise::LiveFirst
+                | Promise::BudgetIsTrue,
                 Ok(_),
             ) => {}
         }

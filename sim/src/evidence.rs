@@ -99,6 +99,8 @@ pub struct Sample {
     pub disk_free: u64,
     /// Bytes in the network towards the node's programs.
     pub buffered: u64,
+    /// Bytes that went over its lines to clouds, either way, by the cloud's site.
+    pub carried: BTreeMap<String, u64>,
     /// The node's own metrics, by name with labels, as `/metrics` shows them; counters of one boot.
     pub metrics: BTreeMap<String, f64>,
 }

@@ -34,10 +34,12 @@ pub enum Promise {
     EdgeAndCloudAgree,
     /// What is new comes to the cloud at once, however much from before is still to come.
     LiveFirst,
+    /// Over a line with bounds goes no more than they give, and nothing is given up before the time that a box says it can go on alone.
+    BudgetIsTrue,
 }
 
 impl Promise {
-    pub const ALL: [Promise; 14] = [
+    pub const ALL: [Promise; 15] = [
         Promise::NothingLost,
         Promise::NothingTwice,
         Promise::PanesAgree,
@@ -52,6 +54,7 @@ impl Promise {
         Promise::CausalOrder,
         Promise::EdgeAndCloudAgree,
         Promise::LiveFirst,
+        Promise::BudgetIsTrue,
     ];
 
     pub fn all() -> Vec<Promise> {
@@ -74,6 +77,7 @@ impl Promise {
             Promise::CausalOrder => "causal_order",
             Promise::EdgeAndCloudAgree => "edge_and_cloud_agree",
             Promise::LiveFirst => "live_first",
+            Promise::BudgetIsTrue => "budget_is_true",
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     evidence::{CopyEvidence, Evidence, Life, NodeEvidence, OtherCopy, Sample},
     floor::{Doors, Floor},
     report::{self, Report},
-    scenario::{Injection, Scenario, TrustSpec, timeline},
+    scenario::{Injection, NodeSpec, Scenario, TrustSpec, timeline},
     site::{Node, Phase},
     tls::Authority,
     world::{
@@ -317,7 +317,7 @@ impl Rehearsal {
     }
 
     fn sample(&mut self) {
-        for (node, samples) in self.nodes.iter().zip(&mut self.samples) {
+        for ((node, spec), samples) in self.nodes.iter().zip(&self.plan.scenario.nodes).zip(&mut self.samples) {
             let disk = self.world.disk(node.host).map(|disk| (disk.stats().used, disk.free())).unwrap_or_default();
             samples.push(Sample {
                 at: self.world.now(),
@@ -325,6 +325,7 @@ impl Rehearsal {
                 disk_used: disk.0,
                 disk_free: disk.1,
                 buffered: self.world.network().buffered(node.host),
+                carried: carried(&self.world, &self.plan.scenario, &self.nodes, node, spec),
                 metrics: node.metrics(),
             });
         }
@@ -383,6 +384,16 @@ impl Rehearsal {
     }
 }
 
+/// What went over a node's lines to clouds.
+fn carried(world: &World, scenario: &Scenario, nodes: &[Node], node: &Node, spec: &NodeSpec) -> BTreeMap<String, u64> {
+    let line = |trust: &TrustSpec| {
+        let cloud = scenario.cloud_of(&trust.site)?;
+        let there = nodes.iter().find(|other| other.name == cloud.name)?;
+        Some((trust.site.clone(), world.network().carried(node.host, there.host)))
+    };
+    spec.trusts.iter().filter(|trust| trust.uplink).filter_map(line).collect()
+}
+
 /// Sites have authorities of their own.
 fn site_seed(seed: u64, site: &str) -> u64 {
     seed ^ millpond_core::ids::device_hash(site)
@@ -439,7 +450,7 @@ fn trusted(seed: u64, trust: &TrustSpec, scenario: &Scenario) -> Trusted {
     let addresses = trust.from.iter().map(|name| format!("{name}:{SITE_PORT}")).collect();
     let cloud = scenario.cloud_of(&trust.site).filter(|_| trust.uplink);
     let uplink = cloud.map(|node| format!("{}:{SITE_PORT}", node.name)).into_iter().collect();
-    Trusted { uplink, ..authority(seed, &trust.site).trusted(terms, addresses) }
+    Trusted { uplink, budget: trust.budget.clone(), ..authority(seed, &trust.site).trusted(terms, addresses) }
 }
 
 fn authority(seed: u64, site: &str) -> Authority {

@@ -5,6 +5,7 @@
 //! is held against them by [`keeps_to_terms`](super::keeps_to_terms); here only sites are compared that let everything out.
 
 mod agree;
+mod budget;
 mod ledger;
 mod live;
 mod once;
@@ -56,6 +57,9 @@ pub fn check(evidence: &Evidence, found: &mut Found) -> Vec<Broken> {
                 found.given += order::check(cloud, &mut said);
                 broken.extend(said.finish());
             }
+        }
+        if evidence.scenario.promises.contains(&Promise::BudgetIsTrue) {
+            broken.extend(budget::check(own, evidence));
         }
         for site in delivering(evidence, own) {
             let mut said = Findings::new(Promise::LedgerCloses, &spec.name);
@@ -119,6 +123,10 @@ impl<'a> Delivered<'a> {
                 }
                 Promise::EdgeAndCloudAgree => found.agreed += agree::check(self, &mut said),
                 Promise::LiveFirst => found.live_beside_backlog += live::check(self, &mut said),
+                Promise::BudgetIsTrue => {
+                    let cloud = self.site.evidence.site_of(self.cloud).unwrap_or_default();
+                    found.given_up_undelivered += budget::endurance(self, cloud, &mut said);
+                }
                 _ => {}
             }
             broken.extend(said.finish());

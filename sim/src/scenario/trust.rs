@@ -1,6 +1,6 @@
 //! What boxes of one site let another site have.
 
-use millpond_core::record::Class;
+use millpond_core::{budget::BudgetSpec, record::Class};
 use serde::{Deserialize, Serialize};
 
 /// Another site with which a box exchanges records.
@@ -19,6 +19,9 @@ pub struct TrustSpec {
     /// Delivers the records of its own site, as far as they may leave, to the node of that site that is one of a cloud. Default: false.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub uplink: bool,
+    /// What the line to the cloud may be used for. Default: whatever it carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetSpec>,
 }
 
 fn all_devices() -> Vec<String> {

@@ -130,6 +130,25 @@ fn forgotten_receipts_of_what_was_given_up_are_found() {
     hunt(Bug::ForgetDropRanges, Promise::LedgerCloses, &text);
 }
 
+#[test]
+fn a_line_of_which_only_deliveries_are_counted_is_found() {
+    let budget = "uplink = true, budget = { rate = 400 }";
+    let lossy = "[[fault]]\nat = \"10s\"\nkind = \"link\"\nnode = \"above\"\nloss = 0.1\nlasts = \"30m\"";
+    let text = text("", "", lossy).replace("uplink = true", budget).replace("120s", "30m");
+    let text = text.replace("devices = 4", "devices = 12");
+    let text = text.replace("watch = \"2s\"", "watch = \"10s\"\npromises = [\"budget_is_true\"]");
+    hunt(Bug::ForgetWhatIsCarried, Promise::BudgetIsTrue, &text);
+}
+
+#[test]
+fn a_box_that_does_not_see_its_time_run_out_is_found() {
+    let config = ", retention = { raw = { max_bytes = 600000, max_age = \"1d\", floor_bytes = 4096 } }";
+    let cut = "[[fault]]\nat = \"18m\"\nkind = \"partition\"\nnode = \"above\"\nlasts = \"25m\"";
+    let text = text(config, "", cut).replace("120s", "45m");
+    let text = text.replace("watch = \"2s\"", "watch = \"10s\"\npromises = [\"budget_is_true\"]");
+    hunt(Bug::TellTimeAsOfLastContact, Promise::BudgetIsTrue, &text);
+}
+
 /// Three boxes with `replicas = 1`: of the events of one that is gone each of its mates has a part, or one of them all.
 #[test]
 fn what_only_one_mate_of_a_lost_node_has_arrives_too() {

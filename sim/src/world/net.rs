@@ -162,6 +162,12 @@ impl Network {
         self.shared.state().stats
     }
 
+    /// Bytes of datagrams that went over the line between two hosts, either way.
+    pub fn carried(&self, one: HostId, other: HostId) -> u64 {
+        let mut state = self.shared.state();
+        state.links.carried(one, other) + state.links.carried(other, one)
+    }
+
     /// Bytes that wait, on their way or arrived, until programs of `host` read them.
     pub fn buffered(&self, host: HostId) -> u64 {
         let state = self.shared.state();

@@ -66,6 +66,6 @@ pub fn check(delivered: &Delivered<'_>, said: &mut Findings) -> u64 {
     beside
 }
 
-fn ns(ms: i64) -> u64 {
+pub(super) fn ns(ms: i64) -> u64 {
     u64::try_from((ms - EPOCH.as_millis()).max(0)).unwrap_or(0).saturating_mul(1_000_000)
 }

@@ -71,6 +71,8 @@ struct Link {
     cut: bool,
     /// When the last byte that is waiting will have left.
     busy_until: Instant,
+    /// Bytes of datagrams that went into it, whether they arrive or not.
+    carried: u64,
     rng: StdRng,
 }
 
@@ -123,6 +125,11 @@ impl Links {
         self.links.get(&(from, to)).is_none_or(|link| !link.cut)
     }
 
+    /// Bytes of datagrams that went that way.
+    pub fn carried(&mut self, from: HostId, to: HostId) -> u64 {
+        self.link(from, to).0.carried
+    }
+
     /// How long something small travels now, in nanoseconds.
     pub fn latency(&mut self, from: HostId, to: HostId) -> u64 {
         let (link, spec) = self.link(from, to);
@@ -163,7 +170,11 @@ impl Links {
             return Fate::Busy(now.after(link.rng.random_range(20_000..200_000)));
         }
         let patience = QUEUE_NS_MAX.max(spec.time_of(QUEUE_BYTES));
-        if link.cut || link.busy_until > now.after(patience) || spec.loss > 0.0 && link.rng.random_bool(spec.loss) {
+        if link.cut || link.busy_until > now.after(patience) {
+            return Fate::Lost;
+        }
+        link.carried += bytes as u64;
+        if spec.loss > 0.0 && link.rng.random_bool(spec.loss) {
             return Fate::Lost;
         }
         let depart = link.queue(&spec, now, bytes);
@@ -178,6 +189,7 @@ impl Links {
             spec: (from == to).then_some(LinkSpec::LOOPBACK),
             cut: false,
             busy_until: Instant(0),
+            carried: 0,
             rng: core.rng(&format!("net/{}/{}", from.0, to.0)),
         });
         let spec = link.spec.unwrap_or(self.default);
