@@ -9,7 +9,7 @@ use std::{
 use crate::support::MILLPOND;
 
 /// Those of them with boxes that belong together.
-const SITES: [&str; 15] = [
+const SITES: [&str; 16] = [
     "node_dies",
     "partition_heals",
     "node_wiped",
@@ -25,8 +25,9 @@ const SITES: [&str; 15] = [
     "cloud_crash_storm",
     "two_uplinks",
     "site_wiped",
+    "lying_object_store",
 ];
-const SHIPPED: [&str; 22] = [
+const SHIPPED: [&str; 23] = [
     "offline_24h",
     "crash_storm",
     "disk_full",
@@ -49,6 +50,7 @@ const SHIPPED: [&str; 22] = [
     "cloud_crash_storm",
     "two_uplinks",
     "site_wiped",
+    "lying_object_store",
 ];
 
 const SMALL: &str = r#"name = "small"

@@ -18,6 +18,7 @@
 //! | `causal_order` | what a node of a cloud told of results; the copies that it has |
 //! | `edge_and_cloud_agree` | panes as the cloud's copies tell them; as a node of the site does |
 //! | `live_first` | acknowledged readings; when the cloud had them on its disk |
+//! | `once_in_the_lake` | what the cloud has archived; its copies, the sites' journals, and what it answers |
 //!
 //! What a cloud has of the sites that deliver to it is held against those sites' journals by `ledger_closes` too ([`cloud`]).
 //!
@@ -53,6 +54,7 @@ use crate::{
     evidence::{Evidence, NodeEvidence},
     promise::{Broken, Promise},
 };
+pub use expected::store_failures;
 use journal::Journal;
 use panes::Panes;
 use tally::Findings;
@@ -86,6 +88,8 @@ pub struct Found {
     pub agreed: u64,
     /// Readings that came to the cloud while older ones were still to come.
     pub live_beside_backlog: u64,
+    /// Readings in archives of clouds.
+    pub archived: u64,
     /// Notifications that a receiver took more than once.
     pub repeated_notifications: u64,
 }
@@ -161,7 +165,8 @@ fn check_node(node: &NodeEvidence, evidence: &Evidence, found: &mut Found) -> Ve
                 | Promise::KeepsToTerms
                 | Promise::CausalOrder
                 | Promise::EdgeAndCloudAgree
-                | Promise::LiveFirst,
+                | Promise::LiveFirst
+                | Promise::OnceInTheLake,
                 Ok(_),
             ) => {}
         }

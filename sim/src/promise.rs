@@ -30,14 +30,16 @@ pub enum Promise {
     KeepsToTerms,
     /// A node of a cloud tells of each life's results in order, and of what was said in its place after it.
     CausalOrder,
-    /// The panes of a site are the same whether its nodes are asked or the cloud.
+    /// The panes of a site are the same whether its nodes are asked or the cloud, and panes over all sites are what theirs come to.
     EdgeAndCloudAgree,
     /// What is new comes to the cloud at once, however much from before is still to come.
     LiveFirst,
+    /// An event that the cloud has taken counts once: in its archive or in its copies.
+    OnceInTheLake,
 }
 
 impl Promise {
-    pub const ALL: [Promise; 14] = [
+    pub const ALL: [Promise; 15] = [
         Promise::NothingLost,
         Promise::NothingTwice,
         Promise::PanesAgree,
@@ -52,6 +54,7 @@ impl Promise {
         Promise::CausalOrder,
         Promise::EdgeAndCloudAgree,
         Promise::LiveFirst,
+        Promise::OnceInTheLake,
     ];
 
     pub fn all() -> Vec<Promise> {
@@ -74,6 +77,7 @@ impl Promise {
             Promise::CausalOrder => "causal_order",
             Promise::EdgeAndCloudAgree => "edge_and_cloud_agree",
             Promise::LiveFirst => "live_first",
+            Promise::OnceInTheLake => "once_in_the_lake",
         }
     }
 }

@@ -88,7 +88,8 @@ pub fn check(name: &str, evidence: &Evidence, found: &mut Found) -> Vec<Broken> 
             | Promise::KeepsToTerms
             | Promise::CausalOrder
             | Promise::EdgeAndCloudAgree
-            | Promise::LiveFirst => {}
+            | Promise::LiveFirst
+            | Promise::OnceInTheLake => {}
         }
         broken.extend(said.finish());
     }
