@@ -57,7 +57,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// The only crates that may name a package.
-const OWNERS: [(&str, &[&str]); 14] = [
+const OWNERS: [(&str, &[&str]); 15] = [
     ("rmp-serde", &["millpond-core"]),
     ("cel", &["millpond-core"]),
     ("redb", &["millpond-store", "millpond-sim"]),
@@ -65,6 +65,7 @@ const OWNERS: [(&str, &[&str]); 14] = [
     ("automerge", &["millpond-proto"]),
     ("ractor", &["millpond-actors", "millpond-cluster"]),
     ("parquet", &["millpond-lake"]),
+    ("object_store", &["millpond-lake", "millpond-sim"]),
     ("zstd", &["millpond-lake"]),
     ("axum", &["millpond-gateway"]),
     ("sonic-rs", &["millpond-gateway"]),

@@ -9,7 +9,7 @@ use std::{
 use crate::support::MILLPOND;
 
 /// Those of them with boxes that belong together.
-const SITES: [&str; 16] = [
+const SITES: [&str; 17] = [
     "node_dies",
     "partition_heals",
     "node_wiped",
@@ -26,8 +26,9 @@ const SITES: [&str; 16] = [
     "two_uplinks",
     "site_wiped",
     "metered_line",
+    "lying_object_store",
 ];
-const SHIPPED: [&str; 23] = [
+const SHIPPED: [&str; 24] = [
     "offline_24h",
     "crash_storm",
     "disk_full",
@@ -51,6 +52,7 @@ const SHIPPED: [&str; 23] = [
     "two_uplinks",
     "site_wiped",
     "metered_line",
+    "lying_object_store",
 ];
 
 const SMALL: &str = r#"name = "small"

@@ -142,7 +142,8 @@ impl Cloud {
         consumers.push(windows);
         let mut archive = None;
         if let Some(store) = store {
-            let lake = Lake::open(store, Options::default()).await?;
+            let lake = Lake::unread(store, Options::default());
+            archive::look(&env, &lake).await?;
             let opened = Arc::new(Archive::new(env.clone(), settings.clone(), lake, registry)?);
             consumers.push(opened.clone());
             archive = Some(opened);
@@ -239,7 +240,13 @@ impl Cloud {
                 };
                 Ok(json!({ "site": site, "rows": lines.iter().map(row_of).collect::<Vec<_>>() }))
             }
-            "cloud_lake" => Ok(shown(&self.archive()?.lake().manifest())),
+            "cloud_lake" => {
+                let lake = self.archive()?.lake();
+                if !lake.is_read() {
+                    return Err(AskError::Unavailable);
+                }
+                Ok(shown(&lake.manifest()))
+            }
             "cloud_archive" => {
                 let manifest = self.archive()?.now().await.map_err(AskError::Failed)?;
                 Ok(shown(&manifest))

@@ -19,6 +19,7 @@
 //! | `edge_and_cloud_agree` | panes as the cloud's copies tell them; as a node of the site does |
 //! | `live_first` | acknowledged readings; when the cloud had them on its disk |
 //! | `budget_is_true` | what went over a line, and what was given up while it was cut; what the trust file allows, and what the box said |
+//! | `once_in_the_lake` | what the cloud has archived; its copies, the sites' journals, and what it answers |
 //!
 //! What a cloud has of the sites that deliver to it is held against those sites' journals by `ledger_closes` too ([`cloud`]).
 //!
@@ -54,6 +55,7 @@ use crate::{
     evidence::{Evidence, NodeEvidence},
     promise::{Broken, Promise},
 };
+pub use expected::store_failures;
 use journal::Journal;
 use panes::Panes;
 use tally::Findings;
@@ -89,6 +91,8 @@ pub struct Found {
     pub live_beside_backlog: u64,
     /// Times that a node gave up events that its cloud does not have.
     pub given_up_undelivered: u64,
+    /// Readings in archives of clouds.
+    pub archived: u64,
     /// Notifications that a receiver took more than once.
     pub repeated_notifications: u64,
 }
@@ -165,7 +169,8 @@ fn check_node(node: &NodeEvidence, evidence: &Evidence, found: &mut Found) -> Ve
                 | Promise::CausalOrder
                 | Promise::EdgeAndCloudAgree
                 | Promise::LiveFirst
-                | Promise::BudgetIsTrue,
+                | Promise::BudgetIsTrue
+                | Promise::OnceInTheLake,
                 Ok(_),
             ) => {}
         }

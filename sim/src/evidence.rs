@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use millpond_actors::config::Config;
 use millpond_cluster::habits::Dialect;
 use millpond_core::ids::{Incarnation, Origin};
+use millpond_lake::{Lake, Source};
+use millpond_proto::RangeSet;
 use millpond_store::{Reader, Replica, Store};
 
 use crate::{
     scenario::{Injection, Scenario},
     witness::Witness,
-    world::{clock::EPOCH, core::Instant, disk::DiskStats, net::NetStats, trace::Divergence},
+    world::{bucket::StoreStats, clock::EPOCH, core::Instant, disk::DiskStats, net::NetStats, trace::Divergence},
 };
 
 /// One numbering of records: a node between two losses of its data.
@@ -44,6 +46,8 @@ pub struct NodeEvidence {
     pub others: Vec<OtherCopy>,
     /// What it told of the results of sites, when it is one of a cloud.
     pub given: Vec<Given>,
+    /// Its archive, when it is one of a cloud.
+    pub lake: Option<LakeEvidence>,
     pub disk: DiskStats,
     pub boots: u32,
     /// Times at which the wall clock was changed, and by how many ns it was wrong from then on.
@@ -70,6 +74,13 @@ pub struct OtherCopy {
     pub life: Life,
     /// `Err`: why it could not be opened at the end.
     pub replica: Result<Replica, String>,
+}
+
+/// What a node of a cloud has archived, as it is in the object store.
+pub struct LakeEvidence {
+    /// `Err`: why it could not be opened at the end.
+    pub lake: Result<Lake, String>,
+    pub store: StoreStats,
 }
 
 /// Results of a life that a node of a cloud told of in one go.
@@ -110,6 +121,13 @@ impl NodeEvidence {
     /// Why the journal could not be opened.
     pub fn reader(&self) -> Result<Reader, &str> {
         self.journal.as_ref().map(Store::reader).map_err(String::as_str)
+    }
+
+    /// Numbers of records of events of another site that count in its archive.
+    pub fn archived(&self, site: &str, (origin, incarnation): Life) -> RangeSet {
+        let lake = self.lake.as_ref().and_then(|archive| archive.lake.as_ref().ok());
+        let source = Source { site: site.into(), origin, incarnation };
+        lake.and_then(|lake| lake.manifest().ledger.of(&source).cloned()).unwrap_or_default()
     }
 
     /// When its wall clock said so, in true ms since 1970; drift is left out of account.

@@ -3,6 +3,7 @@
 //! Everything here is a task on the world's own hosts, and speaks to nodes through the network only, with the protocols that devices
 //! speak. What it sees it writes down for the checkers.
 
+mod census;
 mod costume;
 mod line;
 mod operator;
@@ -24,10 +25,14 @@ pub use self::operator::{read_rule, rule};
 
 use crate::{
     fleet::Reading,
+    promise::Promise,
     scenario::{FleetSpec, Scenario},
     witness::Witness,
     world::core::Instant,
 };
+
+/// Nodes of clouds are asked for all readings so long before the end, when it is quiet for so long.
+const COUNTED_BEFORE_NS: u64 = 20_000_000_000;
 
 /// How a node is reached.
 #[derive(Clone, Debug)]
@@ -103,6 +108,17 @@ impl Floor {
         for operator in &scenario.operators {
             let to = operator.nodes.iter().filter_map(|node| doors.get(node)).cloned().collect();
             env.spawn(operator::operate(env.clone(), self.clone(), operator.clone(), to));
+        }
+        let end = scenario.duration.0.saturating_add(scenario.settle.0).max(0) as u64;
+        let count_at = Instant(end.saturating_sub((scenario.settle.0.max(0) as u64 / 4).min(COUNTED_BEFORE_NS)));
+        for spec in scenario.nodes.iter().filter(|spec| spec.cloud && scenario.checks(Promise::OnceInTheLake)) {
+            let Some(doors) = doors.get(&spec.name).cloned() else { continue };
+            let tenants: BTreeMap<String, String> = scenario
+                .delivering_to(spec)
+                .map(|(node, site)| (node.to_owned(), doors.config.cloud.site(site).tenant))
+                .collect();
+            let tenant_of = move |node: &str| tenants.get(node).cloned();
+            env.spawn(census::count(env.clone(), self.clone(), (spec.name.clone(), doors), count_at, tenant_of));
         }
         for (node, doors) in doors {
             env.spawn(probe::ask(env.clone(), self.clone(), node.clone(), doors.clone(), scenario.watch));

@@ -30,16 +30,18 @@ pub enum Promise {
     KeepsToTerms,
     /// A node of a cloud tells of each life's results in order, and of what was said in its place after it.
     CausalOrder,
-    /// The panes of a site are the same whether its nodes are asked or the cloud.
+    /// The panes of a site are the same whether its nodes are asked or the cloud, and panes over all sites are what theirs come to.
     EdgeAndCloudAgree,
     /// What is new comes to the cloud at once, however much from before is still to come.
     LiveFirst,
     /// Over a line with bounds goes no more than they give, and nothing is given up before the time that a box says it can go on alone.
     BudgetIsTrue,
+    /// An event that the cloud has taken counts once: in its archive or in its copies.
+    OnceInTheLake,
 }
 
 impl Promise {
-    pub const ALL: [Promise; 15] = [
+    pub const ALL: [Promise; 16] = [
         Promise::NothingLost,
         Promise::NothingTwice,
         Promise::PanesAgree,
@@ -55,6 +57,7 @@ impl Promise {
         Promise::EdgeAndCloudAgree,
         Promise::LiveFirst,
         Promise::BudgetIsTrue,
+        Promise::OnceInTheLake,
     ];
 
     pub fn all() -> Vec<Promise> {
@@ -78,6 +81,7 @@ impl Promise {
             Promise::EdgeAndCloudAgree => "edge_and_cloud_agree",
             Promise::LiveFirst => "live_first",
             Promise::BudgetIsTrue => "budget_is_true",
+            Promise::OnceInTheLake => "once_in_the_lake",
         }
     }
 }

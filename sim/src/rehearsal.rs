@@ -15,12 +15,13 @@ use std::{
 use millpond_actors::{STORE_FILE, config::Config};
 use millpond_cluster::{identity::Trusted, mesh};
 use millpond_core::{ids::Origin, time::Span};
+use millpond_lake::{Lake, Options as LakeOptions};
 use millpond_proto::sites::terms::Terms;
 use millpond_store::{Options as StoreOptions, Replica, Store};
 
 use self::agenda::{Agenda, Todo};
 use crate::{
-    evidence::{CopyEvidence, Evidence, Life, NodeEvidence, OtherCopy, Sample},
+    evidence::{CopyEvidence, Evidence, LakeEvidence, Life, NodeEvidence, OtherCopy, Sample},
     floor::{Doors, Floor},
     report::{self, Report},
     scenario::{Injection, NodeSpec, Scenario, TrustSpec, timeline},
@@ -28,6 +29,7 @@ use crate::{
     tls::Authority,
     world::{
         HostSpec, World,
+        bucket::{self, Bucket},
         core::{HostId, Instant},
         disk::DiskSpec,
         mishap::{self, Panic},
@@ -138,6 +140,11 @@ impl Rehearsal {
         let mut receivers = BTreeMap::new();
         for (at, name) in scenario.receivers.iter().enumerate() {
             receivers.insert(name.clone(), world.add(host(name, at as u8 + 100, None)));
+        }
+        // A store has a name of its own, so that a node can be cut off from it alone.
+        for (at, node) in nodes.iter_mut().enumerate().filter(|(_, node)| node.cloud) {
+            let id = world.add(host(&format!("store-of-{}", node.name), at as u8 + 150, None));
+            node.store = Some(Bucket::new(world.core().clone(), world.network().clone(), id));
         }
         let injections = options.injections.unwrap_or_else(|| timeline(scenario, &mut world.core().rng("faults")));
         let mut rehearsal = Rehearsal {
@@ -357,6 +364,7 @@ impl Rehearsal {
                     copies: open_copies(&self.world, node.host),
                     others: open_others(&self.world, node.host),
                     given: node.listener.take(),
+                    lake: node.store.as_ref().map(open_lake),
                     disk: self.world.disk(node.host).map(|disk| disk.stats()).unwrap_or_default(),
                     boots: self.world.boots(node.host),
                     name: node.name,
@@ -442,6 +450,12 @@ fn open_others(world: &World, host: HostId) -> Vec<OtherCopy> {
         }
     }
     all
+}
+
+/// The archive as it is in its store after the end.
+fn open_lake(store: &Bucket) -> LakeEvidence {
+    let lake = bucket::at_once(Lake::open(store.at_rest(), LakeOptions::default()));
+    LakeEvidence { lake: lake.map_err(|error| with_cause(&error)), store: store.stats() }
 }
 
 /// Another site as a box trusts it.

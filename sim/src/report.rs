@@ -66,6 +66,11 @@ pub struct Counts {
     /// Readings that came to the cloud while older ones were still to come.
     #[serde(default)]
     pub live_beside_backlog: u64,
+    /// Readings in the cloud's archive, and operations of its store that failed or said so.
+    #[serde(default)]
+    pub archived: u64,
+    #[serde(default)]
+    pub store_failures: u64,
     pub notifications: u64,
     pub refusals: u64,
     pub reconnects: u64,
@@ -172,6 +177,8 @@ pub fn of(evidence: &Evidence, run: Run) -> Report {
             given: found.given,
             agreed: found.agreed,
             live_beside_backlog: found.live_beside_backlog,
+            archived: found.archived,
+            store_failures: checks::store_failures(evidence),
             notifications: witness.notifications.len() as u64,
             refusals: witness.refusals,
             reconnects: witness.reconnects,

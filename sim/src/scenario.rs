@@ -243,6 +243,10 @@ pub struct Expect {
     pub epoch: u32,
     /// Records of sites that the cloud has at the end.
     pub in_cloud: u64,
+    /// Readings in the cloud's archive at the end.
+    pub archived: u64,
+    /// Operations of object stores that failed, or said so.
+    pub store_failures: u64,
     /// Readings that came to the cloud while older ones of the same node were still to come.
     pub live_beside_backlog: u64,
     /// Times that a node's certificate ran out.
@@ -409,6 +413,20 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    pub fn checks(&self, promise: Promise) -> bool {
+        self.promises.contains(&promise)
+    }
+
+    /// Nodes of the sites of which one delivers to a node of a cloud, each with its site.
+    pub fn delivering_to<'a>(&'a self, cloud: &'a NodeSpec) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let delivers =
+            |node: &NodeSpec| node.trusts.iter().any(|to| to.uplink && Some(&to.site) == cloud.site.as_ref());
+        let is_of =
+            move |site: &str| self.nodes.iter().any(|node| node.site.as_deref() == Some(site) && delivers(node));
+        let all = self.nodes.iter().filter_map(|node| Some((&*node.name, node.site.as_deref()?)));
+        all.filter(move |(_, site)| is_of(site))
     }
 
     /// The node of a site that takes what other sites deliver.

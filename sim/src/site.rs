@@ -9,7 +9,7 @@ use std::{
 
 use millpond_actors::config::Config;
 use millpond_cluster::{
-    cloud::{Consumer, Parts},
+    cloud::Parts,
     habits::Habits,
     identity::{Trusted, save_trusted},
     node::Node as Program,
@@ -25,7 +25,8 @@ use crate::{
     tls::{self, Papers},
     world::{
         World,
-        core::{HostId, Instant},
+        bucket::Bucket,
+        core::{HostId, Instant, Place},
     },
 };
 
@@ -45,6 +46,8 @@ pub struct Node {
     pub habits: Habits,
     /// It takes what other sites deliver.
     pub cloud: bool,
+    /// Where it archives, when it is a node of a cloud.
+    pub store: Option<Bucket>,
     /// Writes down what a node of a cloud tells of the results of sites, over all lives of its program.
     pub listener: Listener,
     /// Other sites with which it exchanges records.
@@ -105,6 +108,7 @@ impl Node {
             papers: None,
             habits: Habits::default(),
             cloud: false,
+            store: None,
             listener: Listener::default(),
             trusts: Vec::new(),
             lost_disks: 0,
@@ -136,9 +140,13 @@ impl Node {
         let (life, config) = (self.life.clone(), self.config.clone());
         let machine = (self.cores, self.habits);
         let boot = (world.boots(self.host), self.lost_disks);
-        let listener = self.cloud.then(|| self.listener.of_boot(boot));
+        let place = Place { host: self.host, boot: boot.0 - 1 };
+        let parts = self.cloud.then(|| Parts {
+            store: self.store.as_ref().map(|store| store.client(env.clone(), place)),
+            consumers: vec![self.listener.of_boot(boot)],
+        });
         let papers = self.papers.clone().map(|papers| (papers, self.lost_disks, self.trusts.clone()));
-        world.enter(self.host, || env.clone().spawn(live(env, life, config, machine, papers, listener)));
+        world.enter(self.host, || env.clone().spawn(live(env, life, config, machine, papers, parts)));
     }
 
     /// Asks the program to end in good order.
@@ -198,7 +206,7 @@ async fn live(
     config: Config,
     (cores, habits): (usize, Habits),
     papers: Option<(Arc<Papers>, u32, Vec<Trusted>)>,
-    listener: Option<Arc<dyn Consumer>>,
+    parts: Option<Parts>,
 ) {
     if let Some((papers, lost_disks, trusts)) = papers {
         let disk = env.disk.as_ref();
@@ -209,11 +217,8 @@ async fn live(
         }
     }
     let provider = tls::provider(&env, "node");
-    let opened = match listener {
-        Some(listener) => {
-            Program::open_cloud(env, &config, cores, provider, habits, Parts { consumers: vec![listener], store: None })
-                .await
-        }
+    let opened = match parts {
+        Some(parts) => Program::open_cloud(env, &config, cores, provider, habits, parts).await,
         None => Program::open_with(env, &config, cores, provider, habits).await,
     };
     let mut program = match opened {

@@ -19,6 +19,7 @@ pub struct Witness {
     pub by_name: BTreeMap<String, u32>,
     pub notifications: Vec<Notified>,
     pub probes: Vec<Probe>,
+    pub counted: Vec<Counted>,
     /// Payloads that were no readings and were acknowledged.
     pub malformed_acked: u64,
     /// Publishes that were refused (507, 503, or a connection closed on them) and had to come again.
@@ -100,6 +101,17 @@ pub enum Answer {
     Said { status: u16, body: String },
     /// No connection, or no answer in time.
     Silent,
+}
+
+/// A node of a cloud was asked for all readings of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    pub at: Instant,
+    pub node: String,
+    /// Its number.
+    pub device: u32,
+    /// How many it answered with; `Err`: why it did not.
+    pub answer: Result<u64, String>,
 }
 
 impl Witness {

@@ -11,6 +11,7 @@
 //! 3. When the power of a host goes, nothing of it runs any more: its tasks are dropped, its streams cut, its disk torn.
 //! 4. Hosts share nothing but the network.
 
+pub mod bucket;
 pub mod clock;
 pub mod core;
 pub mod disk;

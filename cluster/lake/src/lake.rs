@@ -2,7 +2,10 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -62,6 +65,8 @@ pub(crate) struct Inner {
     pub store: Arc<dyn ObjectStore>,
     pub options: Options,
     known: Mutex<Known>,
+    /// The store was looked at.
+    read: AtomicBool,
     footers: Mutex<Footers>,
 }
 
@@ -81,11 +86,21 @@ impl Lake {
     /// # Errors
     /// When the store can not be read, or the newest manifest is damaged: an older one would be a lie.
     pub async fn open(store: Arc<dyn ObjectStore>, options: Options) -> Result<Lake> {
-        let known = Known { manifest: Arc::new(Manifest::empty()), hash: String::new() };
-        let footers = Mutex::new(Footers::new(options.footers));
-        let lake = Lake(Arc::new(Inner { store, options, known: Mutex::new(known), footers }));
+        let lake = Lake::unread(store, options);
         lake.refresh().await?;
         Ok(lake)
+    }
+
+    /// A handle that knows nothing yet: its manifest is that of an empty lake until it was [refreshed](Lake::refresh).
+    pub fn unread(store: Arc<dyn ObjectStore>, options: Options) -> Lake {
+        let known = Mutex::new(Known { manifest: Arc::new(Manifest::empty()), hash: String::new() });
+        let (read, footers) = (AtomicBool::new(false), Mutex::new(Footers::new(options.footers)));
+        Lake(Arc::new(Inner { store, options, known, read, footers }))
+    }
+
+    /// Whether the store was looked at, so that the manifest that is known is one of it.
+    pub fn is_read(&self) -> bool {
+        self.0.read.load(Ordering::Acquire)
     }
 
     /// The newest manifest that is known here.
@@ -103,6 +118,7 @@ impl Lake {
             let (manifest, hash) = self.read_manifest(*newest).await?;
             self.learn(manifest.into(), hash);
         }
+        self.0.read.store(true, Ordering::Release);
         Ok(self.manifest())
     }
 

@@ -22,7 +22,7 @@ use millpond_core::{
     time::Span,
 };
 use millpond_env::Env;
-use millpond_lake::{Lake, Lifecycle, Manifest, Piece, Remains, Source, Taken};
+use millpond_lake::{Lake, LakeError, Lifecycle, Manifest, Piece, Remains, Source, Taken};
 use millpond_proto::{RangeSet, replication::Life, wire::Record};
 use millpond_store::{ReadError, Reader};
 use prometheus::{IntCounter, IntGauge, Registry};
@@ -40,6 +40,9 @@ const RECORDS_MAX: u64 = 65_536;
 const UPKEEP_EVERY: Span = Span::from_secs(600);
 /// After an error of the store nothing is tried for so long.
 const PAUSE: Span = Span::from_secs(5);
+
+/// A node that starts waits so long for the store, and goes on without it.
+const LOOK: Span = Span::from_secs(5);
 
 /// A life of a site, as the archive needs it.
 pub(super) struct Archivable {
@@ -104,6 +107,14 @@ impl Archive {
     /// Works until it is stopped.
     pub(super) async fn run(self: Arc<Self>, cloud: Cloud) {
         let _ = self.cloud.set(cloud);
+        while let Err(error) = self.look_again().await {
+            self.failed("the archive could not be looked at", &error.to_string());
+            tokio::select! {
+                biased;
+                () = self.ended.cancelled() => return,
+                () = self.env.sleep(PAUSE) => {}
+            }
+        }
         let mut kept_at = self.env.now();
         loop {
             tokio::select! {
@@ -123,6 +134,14 @@ impl Archive {
                 }
             }
         }
+    }
+
+    /// Looks at the store when that was not done when the node started.
+    async fn look_again(&self) -> Result<(), LakeError> {
+        if !self.lake.is_read() {
+            self.lake.refresh().await?;
+        }
+        Ok(())
     }
 
     pub(super) fn stop(&self) {
@@ -303,6 +322,21 @@ impl Archive {
         let now_ms = self.env.wall().as_millis();
         self.lake.leave_out(&events, now_ms).await.map(drop).map_err(|error| error.to_string())
     }
+}
+
+/// Looks at the store, as long as a node that starts can wait for that: what sites deliver needs no archive.
+///
+/// # Errors
+/// When something there is damaged, or of a later version.
+pub(super) async fn look(env: &Env, lake: &Lake) -> Result<(), LakeError> {
+    let why = match env.timeout(LOOK, lake.refresh()).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error @ LakeError::Store { .. })) => error.to_string(),
+        Ok(Err(error)) => return Err(error),
+        Err(_) => "it does not answer".to_owned(),
+    };
+    tracing::warn!(why, "the archive could not be looked at; the node starts without it, and tries again");
+    Ok(())
 }
 
 pub(super) fn source_of(site: &str, life: Life) -> Source {

@@ -22,8 +22,11 @@ impl Cloud {
     /// What is known of a series: of all sites of its tenant, or of one site.
     ///
     /// # Errors
-    /// When the question contradicts itself, or something cannot be read.
+    /// When the question contradicts itself, or something cannot be read. While nobody knows where the border lies there is no answer.
     pub(crate) async fn find(&self, asked: &Query) -> Result<Found, AskError> {
+        if self.0.archive.as_ref().is_some_and(|archive| !archive.lake().is_read()) {
+            return Err(AskError::Unavailable);
+        }
         loop {
             let before = self.0.archive.as_ref().map(|archive| archive.lake().manifest().number);
             let found = self.find_once(asked).await?;

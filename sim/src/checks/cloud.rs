@@ -6,21 +6,27 @@
 
 mod agree;
 mod budget;
+mod lake;
 mod ledger;
 mod live;
 mod once;
 mod order;
 mod told;
+mod whole;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use millpond_core::record::{Class, Track};
 use millpond_proto::RangeSet;
 use millpond_store::Held;
 
+use self::lake::Archived;
 use super::{
     Found,
-    site::{Copy, Site, short},
+    site::{Copy, Reading, Site, short},
     tally::{Findings, true_time},
 };
 use crate::{
@@ -40,6 +46,8 @@ struct Delivered<'a> {
     name: &'a str,
     site: Site<'a>,
     copies: BTreeMap<Life, Copy>,
+    /// `None`: the cloud archives nothing.
+    lake: Option<Rc<Archived>>,
     /// By number of the member: whether it delivers.
     delivers: Vec<bool>,
     /// True time from which on records may be on their way, in ms since 1970.
@@ -61,13 +69,32 @@ pub fn check(evidence: &Evidence, found: &mut Found) -> Vec<Broken> {
         if evidence.scenario.promises.contains(&Promise::BudgetIsTrue) {
             broken.extend(budget::check(own, evidence));
         }
+        let lake = match Archived::read(cloud, evidence) {
+            Ok(lake) => lake.map(Rc::new),
+            Err(why) => {
+                let mut said = Findings::new(Promise::OnceInTheLake, &spec.name);
+                said.say(why);
+                broken.extend(said.finish());
+                continue;
+            }
+        };
+        found.archived += lake.as_ref().map_or(0, |lake| lake.rows());
+        let mut all = Vec::new();
         for site in delivering(evidence, own) {
             let mut said = Findings::new(Promise::LedgerCloses, &spec.name);
-            match Delivered::read(cloud, own, site, evidence) {
-                Ok(Some(delivered)) => broken.extend(delivered.check(found)),
+            match Delivered::read((cloud, &lake), own, site, evidence) {
+                Ok(Some(delivered)) => {
+                    broken.extend(delivered.check(found));
+                    all.push(delivered);
+                }
                 Ok(None) => {}
                 Err(why) => said.say(why),
             }
+            broken.extend(said.finish());
+        }
+        if evidence.scenario.checks(Promise::EdgeAndCloudAgree) {
+            let mut said = Findings::new(Promise::EdgeAndCloudAgree, &spec.name);
+            found.agreed += whole::check(cloud, &all, evidence, &mut said);
             broken.extend(said.finish());
         }
     }
@@ -93,7 +120,7 @@ fn lets_all_out(trust: &TrustSpec) -> bool {
 impl<'a> Delivered<'a> {
     /// `None` when a journal of the site cannot be opened: that was said.
     fn read(
-        cloud: &'a NodeEvidence,
+        (cloud, lake): (&'a NodeEvidence, &Option<Rc<Archived>>),
         own: &str,
         name: &'a str,
         evidence: &'a Evidence,
@@ -108,7 +135,7 @@ impl<'a> Delivered<'a> {
             copies.insert(copy.life, Copy::read(replica, evidence)?);
         }
         let until = true_time(Instant(evidence.stopped().0)).as_millis() - ON_ITS_WAY_MS;
-        Ok(Some(Delivered { cloud, name, site, copies, delivers, until }))
+        Ok(Some(Delivered { cloud, name, site, copies, lake: lake.clone(), delivers, until }))
     }
 
     fn check(&self, found: &mut Found) -> Vec<Broken> {
@@ -122,6 +149,7 @@ impl<'a> Delivered<'a> {
                     told::check(self, &mut said);
                 }
                 Promise::EdgeAndCloudAgree => found.agreed += agree::check(self, &mut said),
+                Promise::OnceInTheLake => lake::check(self, &mut said),
                 Promise::LiveFirst => found.live_beside_backlog += live::check(self, &mut said),
                 Promise::BudgetIsTrue => {
                     let cloud = self.site.evidence.site_of(self.cloud).unwrap_or_default();
@@ -132,6 +160,29 @@ impl<'a> Delivered<'a> {
             broken.extend(said.finish());
         }
         broken
+    }
+
+    /// Whether a record of events is archived, and gone from the copy.
+    fn has_moved(&self, life: Life, seq: u64) -> bool {
+        let Some(lake) = &self.lake else { return false };
+        let is_copied = self.copies.get(&life).is_some_and(|copy| copy.book.records.contains_key(&seq));
+        !is_copied && lake.ledger(self.name, life).contains(seq)
+    }
+
+    /// How often each reading counts in the cloud: in the lake where its ledger has the record, or else in the copy.
+    fn counts(&self) -> BTreeMap<Reading, u64> {
+        let mut all: BTreeMap<Reading, u64> = BTreeMap::new();
+        for (life, copy) in &self.copies {
+            let ledger = self.lake.as_ref().map(|lake| lake.ledger(self.name, *life)).unwrap_or_default();
+            for (reading, record) in copy.book.readings.iter().filter(|(_, record)| !ledger.contains(**record)) {
+                let counts = !copy.book.left_out.contains(&(*record, *reading));
+                *all.entry(*reading).or_default() += u64::from(counts);
+            }
+        }
+        for (_, _, reading, count) in self.lake.iter().flat_map(|lake| lake.rows_of_site(self.name)) {
+            *all.entry(reading).or_default() += u64::from(count);
+        }
+        all
     }
 
     /// Whether the record of a life may be on its way still.

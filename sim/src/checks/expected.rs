@@ -24,6 +24,8 @@ pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
         ("acknowledged changes", expect.changes, evidence.witness.acknowledged_changes()),
         ("certificates that ran out", expect.certificates_expired, evidence.nodes.iter().map(expired).sum()),
         ("records in the cloud", expect.in_cloud, found.in_cloud),
+        ("readings in the archive", expect.archived, found.archived),
+        ("failures of object stores", expect.store_failures, store_failures(evidence)),
         ("readings that came beside a backlog", expect.live_beside_backlog, found.live_beside_backlog),
         ("epochs of a document", u64::from(expect.epoch), u64::from(found.epoch)),
     ];
@@ -38,6 +40,10 @@ pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
             broken(&node.name, format!("the program was started {} times: {:?}", node.boots, node.failed_starts))
         }))
         .collect()
+}
+
+pub fn store_failures(evidence: &Evidence) -> u64 {
+    evidence.nodes.iter().filter_map(|node| node.lake.as_ref()).map(|lake| lake.store.failures()).sum()
 }
 
 /// How often a node's certificate ran out, as far as that was noted.

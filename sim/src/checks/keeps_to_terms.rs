@@ -4,7 +4,7 @@
 //! record lists. A part is named by its device, and allowed when its class is and its device is; what is of a group of devices is allowed
 //! with all devices only.
 //!
-//! Not asked for: what the other site wrote within a minute before the end. What its journals gave up is not compared, but still must
+//! Not asked for: what the other site wrote within a minute before the end, and whether a cloud still has in its copies what it has archived. What its journals gave up is not compared, but still must
 //! be allowed. The boxes of a site that are asked have the same terms.
 
 use std::{
@@ -93,7 +93,13 @@ fn of_node(node: &NodeEvidence, evidence: &Evidence, said: &mut Findings) -> u64
             let copies = node.others.iter().filter(|copy| copy.site == trust.site && copy.life == giver.life);
             let readers: Vec<Reader> =
                 copies.filter_map(|copy| copy.replica.as_ref().ok()).map(|replica| replica.reader()).collect();
-            let counted = compare(giver.life, &journal, &readers, &gate, evidence, &mut missing, &mut more);
+            // What a cloud has archived may have gone from its copies.
+            let early = EPOCH.as_millis() + (evidence.stopped().0 / 1_000_000) as i64 - ARRIVES_MS;
+            let archived = node.archived(&trust.site, giver.life);
+            let is_excused = |row: &RecordRef<'_>| {
+                row.hlc.wall_ms() > early || (row.kind == RecordKind::Events && archived.contains(row.seq.0))
+            };
+            let counted = compare(giver.life, &journal, &readers, &gate, is_excused, &mut missing, &mut more);
             compared += counted.unwrap_or_else(|why| {
                 unreadable.add(|| why);
                 0
@@ -147,16 +153,15 @@ fn compare(
     journal: &Reader,
     copies: &[Reader],
     gate: &Gate,
-    evidence: &Evidence,
+    is_excused: impl Fn(&RecordRef<'_>) -> bool,
     missing: &mut Tally,
     more: &mut Tally,
 ) -> Result<u64, String> {
-    let early = EPOCH.as_millis() + (evidence.stopped().0 / 1_000_000) as i64 - ARRIVES_MS;
-    let (mut allowed, mut late, mut known) = (Parts::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut allowed, mut excused, mut known) = (Parts::new(), BTreeSet::new(), BTreeSet::new());
     each(journal, |row| {
         known.insert(row.seq.0);
-        if row.hlc.wall_ms() > early {
-            late.insert(row.seq.0);
+        if is_excused(row) {
+            excused.insert(row.seq.0);
         }
         parts(row, gate, |device, digest| {
             let may = gate.allows(class_of(row.kind), device) || row.kind == RecordKind::DropRange;
@@ -178,7 +183,7 @@ fn compare(
         })?;
     }
     for (part, times) in &allowed {
-        if found.get(part).unwrap_or(&0) < times && !late.contains(&part.0) {
+        if found.get(part).unwrap_or(&0) < times && !excused.contains(&part.0) {
             missing.add(|| format!("record {} of {}", part.0, life.0.short()));
         }
     }

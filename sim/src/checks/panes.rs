@@ -79,6 +79,8 @@ pub struct Late {
 pub struct Panes {
     pub names: Names,
     pub rows: BTreeMap<PaneId, Row>,
+    /// Panes of a cloud over all sites: nothing of them is in the node's own events.
+    pub merged: BTreeMap<PaneId, Row>,
     /// In the order of the journal.
     pub late: Vec<Late>,
     pub revisions: Tally,
@@ -122,7 +124,8 @@ impl Panes {
         let digest = FixedState::with_seed(2).hash_one(record::encode(&(&pane.metrics, pane.open)));
         let metrics = pane.metrics.iter().map(|metric| told(self.names.enter(&metric.name), metric)).collect();
         let row = Row { revision: pane.revision, open: pane.open, metrics, digest };
-        let Some(before) = self.rows.insert(id, row) else { return };
+        let rows = if pane.merged { &mut self.merged } else { &mut self.rows };
+        let Some(before) = rows.insert(id, row) else { return };
         if before.revision >= pane.revision {
             self.revisions.add(|| format!("{} after {}", describe(pane), before.revision));
         } else if before.digest == digest {

@@ -89,7 +89,8 @@ pub fn check(name: &str, evidence: &Evidence, found: &mut Found) -> Vec<Broken> 
             | Promise::CausalOrder
             | Promise::EdgeAndCloudAgree
             | Promise::LiveFirst
-            | Promise::BudgetIsTrue => {}
+            | Promise::BudgetIsTrue
+            | Promise::OnceInTheLake => {}
         }
         broken.extend(said.finish());
     }

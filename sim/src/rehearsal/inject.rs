@@ -7,7 +7,13 @@ use super::{Rehearsal, Todo, calm};
 use crate::{
     scenario::{Fault, Way},
     site::Phase,
-    world::{clock::EPOCH, core::HostId, mishap::known_trip, net::LinkSpec},
+    world::{
+        bucket::{Bucket, StoreSpec},
+        clock::EPOCH,
+        core::HostId,
+        mishap::known_trip,
+        net::LinkSpec,
+    },
 };
 
 /// A panic strikes one of so many handlers of actors that come next.
@@ -99,6 +105,11 @@ impl Rehearsal {
                 disk.flip_bits(bits);
             }),
             Fault::FailingSyncs { syncs, .. } => self.with_disk(host, |disk| disk.fail_syncs(syncs)),
+            Fault::PoorStore { refused, lied, duplicate, latency, .. } => {
+                if let Some(store) = at.and_then(|at| self.nodes[at].store.as_ref()) {
+                    store.set(StoreSpec { refused, lied, duplicate, latency: (latency.0, latency.1) });
+                }
+            }
             Fault::Repair { .. } => {
                 let Some(at) = at else { return };
                 self.kill(at, Span::from_secs(1));
@@ -170,6 +181,11 @@ impl Rehearsal {
             Fault::SlowDisk { .. } => self.reset_disk_speed(host),
             Fault::FullDisk { .. } => self.with_disk(host, |disk| disk.set_fill(0)),
             Fault::LyingDisk { .. } => self.with_disk(host, |disk| disk.set_lies(false)),
+            Fault::PoorStore { .. } => {
+                if let Some(store) = at.and_then(|at| self.nodes[at].store.as_ref()) {
+                    store.set(StoreSpec::CALM);
+                }
+            }
             Fault::Silence { fleet, .. } => {
                 let floor = self.floor.clone();
                 self.world.enter(self.floor_host, || floor.silence(&fleet, 0.0));
@@ -196,6 +212,7 @@ impl Rehearsal {
             self.reset_disk_speed(host);
             self.world.mishaps(host).panic_in(0);
         }
+        self.stores().for_each(|store| store.set(StoreSpec::CALM));
         self.under_way.clear();
         for name in self.receivers.keys() {
             self.floor.fail_receiver(name, false);
@@ -232,8 +249,13 @@ impl Rehearsal {
         let all = [self.floor_host]
             .into_iter()
             .chain(self.nodes.iter().map(|node| node.host))
-            .chain(self.receivers.values().copied());
+            .chain(self.receivers.values().copied())
+            .chain(self.stores().map(Bucket::host));
         all.filter(|other| *other != host).collect()
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &Bucket> {
+        self.nodes.iter().filter_map(|node| node.store.as_ref())
     }
 
     fn with_disk(&self, host: HostId, f: impl FnOnce(&crate::world::disk::Disk)) {

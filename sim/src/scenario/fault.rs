@@ -115,6 +115,20 @@ pub enum Fault {
     FlipBits { node: String, bits: u32 },
     /// The next syncs fail.
     FailingSyncs { node: String, syncs: u32 },
+    /// The object store of a node of a cloud fails a share of what it is asked for: `refused` is not done, `lied` is done and said to have
+    /// failed, `duplicate` of what is written is done a second time later; and it takes its time.
+    PoorStore {
+        node: String,
+        #[serde(default)]
+        refused: f64,
+        #[serde(default)]
+        lied: f64,
+        #[serde(default)]
+        duplicate: f64,
+        #[serde(default = "poor_latency")]
+        latency: Range,
+        lasts: Range,
+    },
     /// An operator ends the program, repairs its journal and starts it again.
     Repair { node: String },
     /// An actor of the node panics.
@@ -158,6 +172,7 @@ impl Fault {
             | Fault::LyingDisk { node, .. }
             | Fault::FlipBits { node, .. }
             | Fault::FailingSyncs { node, .. }
+            | Fault::PoorStore { node, .. }
             | Fault::Repair { node }
             | Fault::Panic { node }
             | Fault::Poison { node, .. } => Some(node),
@@ -189,6 +204,7 @@ impl Fault {
             Fault::LyingDisk { .. } => "lying_disk",
             Fault::FlipBits { .. } => "flip_bits",
             Fault::FailingSyncs { .. } => "failing_syncs",
+            Fault::PoorStore { .. } => "poor_store",
             Fault::Repair { .. } => "repair",
             Fault::Panic { .. } => "panic",
             Fault::Poison { .. } => "poison",
@@ -216,6 +232,7 @@ impl Fault {
             | Fault::SlowDisk { lasts, .. }
             | Fault::FullDisk { lasts, .. }
             | Fault::LyingDisk { lasts, .. }
+            | Fault::PoorStore { lasts, .. }
             | Fault::Silence { lasts, .. }
             | Fault::FailingReceiver { lasts, .. } => Some(lasts),
             _ => None,

@@ -17,8 +17,7 @@ use crate::{
 /// Returns how many panes were compared.
 pub fn check(delivered: &Delivered<'_>, said: &mut Findings) -> u64 {
     let site = &delivered.site;
-    let is_asked = |member: &&Member<'_>| is_settled(site, member) && !has_lost_disk(site, member);
-    let Some(member) = site.members.iter().find(is_asked) else { return 0 };
+    let Some(member) = asked(delivered) else { return 0 };
     let journals: Vec<_> = delivered.copies.iter().map(|(life, copy)| (&copy.reader, *life)).collect();
     let (mut different, mut unknown, mut compared) = (Tally::default(), Tally::default(), 0);
     let uncertain = uncertain(site);
@@ -52,6 +51,12 @@ pub fn check(delivered: &Delivered<'_>, said: &mut Findings) -> u64 {
     said.tell(&different, &format!("panes of {} are told differently by the cloud", delivered.name));
     said.tell(&unknown, &format!("panes of {} are told by one of both only", delivered.name));
     compared
+}
+
+/// A node of the site that has caught up.
+pub fn asked<'d, 'a>(delivered: &'d Delivered<'a>) -> Option<&'d Member<'a>> {
+    let site = &delivered.site;
+    site.members.iter().find(|member| is_settled(site, member) && !has_lost_disk(site, member))
 }
 
 fn has_lost_disk(site: &Site<'_>, member: &Member<'_>) -> bool {

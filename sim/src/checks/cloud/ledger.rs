@@ -1,7 +1,7 @@
 //! The cloud has every record of a site that a node which delivers has, as its origin wrote it, and its accounts say so.
 
 use millpond_cluster::cloud::account_of;
-use millpond_core::record::Track;
+use millpond_core::record::{Class, Track};
 
 use super::{Delivered, short};
 use crate::{
@@ -62,6 +62,7 @@ fn compare(delivered: &Delivered<'_>, life: Life, book: &Book, tallies: &mut Tal
                     tallies.other.add(words);
                 }
             }
+            None if covered && row.class == Class::Raw && delivered.has_moved(life, *seq) => compared += 1,
             None if covered => tallies.hollow.add(words),
             None => {
                 let wanted = offer[row.class.track() as usize].contains(*seq);
@@ -104,9 +105,11 @@ fn account(delivered: &Delivered<'_>, life: Life, copy: &Copy, tallies: &mut Tal
         let class = |class: &millpond_store::ClassUsage| {
             class.records + class.dropped.iter().map(|dropped| dropped.records).sum::<u64>()
         };
-        Ok((account, stats.classes.iter().map(class).sum::<u64>()))
+        let gone =
+            |class: &millpond_store::ClassUsage| class.dropped.iter().map(|dropped| dropped.records).sum::<u64>();
+        Ok((account, stats.classes.iter().map(class).sum::<u64>(), gone(stats.class(Class::Raw))))
     });
-    let (account, stored) = match read {
+    let (account, stored, gone) = match read {
         Ok(read) => read,
         Err(why) => return tallies.accounts.add(|| format!("{}: {why}", short(life))),
     };
@@ -116,8 +119,15 @@ fn account(delivered: &Delivered<'_>, life: Life, copy: &Copy, tallies: &mut Tal
     if line.sum() != line.records {
         wrong(format!("the parts come to {}, of {} records", line.sum(), line.records));
     }
-    if line.delivered != copy.book.records.len() as u64 {
-        wrong(format!("{} records are said to be there, and {} are", line.delivered, copy.book.records.len()));
+    // What is archived may have gone from the copy.
+    let there = copy.book.records.len() as u64 + gone;
+    if line.delivered != there {
+        wrong(format!("{} records are said to be there, and {there} are", line.delivered));
+    }
+    let floor = copy.held.class_floor(Class::Raw).0;
+    let archived = delivered.lake.as_ref().map(|lake| lake.ledger(delivered.name, life)).unwrap_or_default();
+    if gone > 0 && copy.held.track(Track::Raw).iter().any(|(first, last)| !archived.covers(first, last.min(floor))) {
+        wrong(format!("{gone} records have gone from the copy, up to {floor}, and not all are archived"));
     }
     if line.missing > 0 {
         wrong(format!("{} of {} records are missing", line.missing, line.records));
@@ -134,15 +144,16 @@ fn account(delivered: &Delivered<'_>, life: Life, copy: &Copy, tallies: &mut Tal
         wrong(format!("{} of {} records are said to be at the site, at most {beyond} are", line.at_site, line.records));
     }
     if let Some((_, journal)) = delivered.site.journals.get(&life) {
-        expired(&line.expired.values().sum::<u64>(), copy, journal, &mut wrong);
+        expired(&line.expired.values().sum::<u64>(), (copy, gone), journal, &mut wrong);
     }
 }
 
 /// What is told to have been given up is what the journal has receipts for and the cloud has not.
-fn expired(told: &u64, copy: &Copy, journal: &Book, wrong: &mut impl FnMut(String)) {
+fn expired(told: &u64, (copy, gone): (&Copy, u64), journal: &Book, wrong: &mut impl FnMut(String)) {
     let both = copy.held.track(Track::Results).intersection(copy.held.track(Track::Raw));
     let closed = both.iter().flat_map(|(first, last)| first..=last);
     let empty = closed.filter(|seq| !copy.book.records.contains_key(seq)).count() as u64;
+    let empty = empty.saturating_sub(gone);
     let given_up: u64 = journal.receipts.iter().map(|receipt| receipt.records).sum();
     if *told != empty || empty > given_up {
         wrong(format!(

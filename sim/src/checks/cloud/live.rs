@@ -44,6 +44,10 @@ pub fn check(delivered: &Delivered<'_>, said: &mut Findings) -> u64 {
             };
             let due = sent.acked.0.saturating_add(BOUND_NS);
             let quiet = (sent.acked.0.saturating_sub(CALLS_NS), due);
+            // When it came nobody can tell any more.
+            if delivered.has_moved(member.node.life, *record) {
+                continue;
+            }
             let is_cut = cut.iter().any(|(from, to)| *from <= quiet.1 && quiet.0 <= *to);
             // A record that is older than the acknowledgement waited for the site, or for its device.
             let waited = ns(member.node.true_ms(journal.records[record].said_ms)) < quiet.0;

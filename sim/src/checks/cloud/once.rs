@@ -25,7 +25,7 @@ struct Counts {
 
 pub fn check(delivered: &Delivered<'_>, said: &mut Findings) {
     let at_site = at_site(delivered);
-    let in_cloud = in_cloud(delivered);
+    let in_cloud = delivered.counts();
     let (mut missing, mut twice) = (Tally::default(), Tally::default());
     let devices = &delivered.site.evidence.witness.devices;
     for (reading, counts) in &at_site {
@@ -66,15 +66,4 @@ fn at_site(delivered: &Delivered<'_>) -> BTreeMap<Reading, Counts> {
 fn says_late(delivered: &Delivered<'_>, life: Life, book: &Book) -> bool {
     let late = book.records.values().filter(|row| row.leaves_out);
     late.into_iter().any(|row| delivered.is_on_its_way(life, row.said_ms))
-}
-
-fn in_cloud(delivered: &Delivered<'_>) -> BTreeMap<Reading, u64> {
-    let mut all: BTreeMap<Reading, u64> = BTreeMap::new();
-    for copy in delivered.copies.values() {
-        for (reading, record) in &copy.book.readings {
-            let counts = !copy.book.left_out.contains(&(*record, *reading));
-            *all.entry(*reading).or_default() += u64::from(counts);
-        }
-    }
-    all
 }

@@ -3,7 +3,9 @@
 //! A node shows how many of its records are not delivered. While that is none, all that it had when it looked last is in the cloud.
 //! Asked for is what was acknowledged so long before that it had looked since: readings of devices that send to no other node.
 
-use super::Delivered;
+use std::collections::BTreeSet;
+
+use super::{Delivered, Reading};
 use crate::{
     checks::tally::{Findings, Tally, at},
     evidence::{NodeEvidence, Sample},
@@ -15,6 +17,8 @@ const LOOKS_NS: u64 = 25_000_000_000;
 
 pub fn check(delivered: &Delivered<'_>, said: &mut Findings) {
     let (evidence, mut gone) = (delivered.site.evidence, Tally::default());
+    let copied = delivered.copies.values().flat_map(|copy| copy.book.readings.keys().copied());
+    let there: BTreeSet<Reading> = copied.chain(delivered.counts().into_keys()).collect();
     for (member, _) in delivered.site.members.iter().zip(&delivered.delivers).filter(|(_, delivers)| **delivers) {
         let Some(told) = last_told(delivered, member.node) else { continue };
         let devices = (0..).zip(&evidence.witness.devices);
@@ -23,7 +27,7 @@ pub fn check(delivered: &Delivered<'_>, said: &mut Findings) {
                 continue;
             }
             for (seq, sent) in (1..).zip(&device.readings).filter(|(_, sent)| sent.acked.0 < told) {
-                let is_there = delivered.copies.values().any(|copy| copy.book.readings.contains_key(&(number, seq)));
+                let is_there = there.contains(&(number, seq));
                 let is_rejected = delivered.site.books().any(|(_, book)| book.letters.contains(&(number, seq)));
                 if !is_there && !is_rejected {
                     gone.add(|| format!("{} seq {seq}, acknowledged at {}", device.name, at(sent.acked)));

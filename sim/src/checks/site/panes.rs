@@ -48,7 +48,8 @@ pub fn told_by(member: &Member<'_>, spec: &WindowSpec) -> BTreeMap<Name, Pane> {
     let journals: Vec<_> = own.into_iter().chain(copies).collect();
     // What cannot be read was said elsewhere.
     let panes = site_panes::of_site(spec, &journals).unwrap_or_default();
-    panes.into_iter().map(|pane| ((pane.key.clone(), pane.start.0, pane.end.0), pane)).collect()
+    let own = panes.into_iter().filter(|pane| !pane.merged);
+    own.map(|pane| ((pane.key.clone(), pane.start.0, pane.end.0), pane)).collect()
 }
 
 pub fn describe(spec: &WindowSpec, (key, start, end): &Name) -> String {

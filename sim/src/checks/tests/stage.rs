@@ -234,6 +234,7 @@ impl Stage {
             samples: samples.collect(),
             others: Vec::new(),
             given: Vec::new(),
+            lake: None,
             failed_starts: Default::default(),
         };
         let answer = |n: i64| Probe {
