@@ -219,6 +219,9 @@ impl Rehearsal {
         }
         let floor = self.floor.clone();
         self.world.enter(self.floor_host, || floor.stop_measuring());
+        // A loss of power that has not struck will not: who is not on its way down stays up.
+        let nodes = &self.nodes;
+        self.downtime.retain(|at, _| nodes[*at].phase() == Phase::Stopping);
         for at in 0..self.nodes.len() {
             if !self.world.is_up(self.nodes[at].host) && !self.awaited.contains(&at) {
                 self.start_after(at, Span::ZERO);
