@@ -149,6 +149,40 @@ fn a_box_that_does_not_see_its_time_run_out_is_found() {
     hunt(Bug::TellTimeAsOfLastContact, Promise::BudgetIsTrue, &text);
 }
 
+/// The cloud moves what is settled into its archive at once.
+fn archiving(text: &str, config: &str) -> String {
+    let cloud = "cloud = true\nconfig = { cloud = { archive_every = \"3s\" CONFIG } }\n";
+    text.replace("cloud = true\n", &cloud.replace("CONFIG", config))
+}
+
+#[test]
+fn a_store_that_lies_costs_nothing() {
+    let faults = r#"
+[[fault]]
+at = "20s"
+kind = "poor_store"
+node = "above"
+refused = 0.2
+lied = 0.3
+duplicate = 0.3
+latency = ["1ms", "3s"]
+lasts = "90s"
+
+[[fault]]
+every = ["10s", "20s"]
+kind = "kill"
+node = "above"
+down = "1s"
+"#;
+    let text = archiving(&text("", SOUTH, faults), ", hot = \"10s\"");
+    for seed in 1..=3 {
+        let outcome = run(&text, seed);
+        assert!(outcome.report.kept(), "seed {seed}: {:#?}", outcome.report.broken);
+        let counts = &outcome.report.counts;
+        assert!(counts.archived > 1000 && counts.store_failures > 5, "{counts:#?}");
+    }
+}
+
 /// Three boxes with `replicas = 1`: of the events of one that is gone each of its mates has a part, or one of them all.
 #[test]
 fn what_only_one_mate_of_a_lost_node_has_arrives_too() {
