@@ -2,7 +2,7 @@
 //! unit of the journal; subscribers and webhooks learn of it only when that unit is on disk.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -79,11 +79,15 @@ impl Actor for AlertActor {
         let backlog = std::mem::take(&mut args.backlog);
         let senders = args.settings.shards + args.settings.windows.len();
         let mut state = State { args, alignment: Alignment::new(senders), in_flight: VecDeque::new(), next_no: 1 };
+        let is_firing = |alert: &&Alert| alert.state == AlertState::Firing;
+        let known: BTreeSet<String> =
+            state.args.alerts.open().filter(is_firing).map(|alert| alert.id.clone()).collect();
         state.handle_all(backlog);
-        // What the recovery found is known, and not counted.
+        // A rule that is new is judged on events of before, too: what fires by them fires now.
         state.tally(|tally, args| {
-            let firing = args.alerts.open().filter(|alert| alert.state == AlertState::Firing);
-            tally.begin(&args.settings.rules, firing.map(|alert| (&*alert.rule, &alert.key)));
+            let firing = || args.alerts.open().filter(is_firing);
+            tally.raised(firing().filter(|alert| !known.contains(&alert.id)).count() as u64);
+            tally.begin(&args.settings.rules, firing().map(|alert| (&*alert.rule, &alert.key)));
         });
         Ok(state)
     }

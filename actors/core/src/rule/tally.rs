@@ -68,6 +68,11 @@ impl Tally {
         }
     }
 
+    /// So many alerts fire that did not before, by events that were there already.
+    pub fn raised(&mut self, alerts: u64) {
+        self.fired += alerts;
+    }
+
     /// Takes in what rules say, each thing once. Each rule judges a batch as a whole, so that what was at the same time need not stand together.
     pub fn take(&mut self, signals: &[Signal]) {
         if self.beside.is_empty() {

@@ -105,7 +105,7 @@ impl Rollouts {
             return Some(format!("{site} has not reported within {seconds}s that it works with it"));
         }
         let limit = rollout.plan.alerts_per_minute?;
-        let minutes = now_ms.saturating_sub(at.since_ms).max(MINUTE_MS) as f64 / MINUTE_MS as f64;
+        let minutes = now_ms.saturating_sub(at.told_ms).max(MINUTE_MS) as f64 / MINUTE_MS as f64;
         let rate = at.alerts as f64 / minutes;
         let words = || format!("{site} raised {} alerts, {rate:.1} a minute: more than {limit}", at.alerts);
         (at.state == Some(State::Applied) && rate > limit).then(words)

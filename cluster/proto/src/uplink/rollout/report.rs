@@ -30,6 +30,9 @@ pub struct Node {
     pub heard_ms: i64,
     /// When it began to be in this state with this order.
     pub since_ms: i64,
+    /// When it first said something of this order.
+    #[serde(default)]
+    pub told_ms: i64,
     /// Starts, and alerts that began to fire, since it was told.
     pub starts: u64,
     pub alerts: u64,
@@ -50,6 +53,8 @@ pub struct At {
     pub state: Option<State>,
     pub since_ms: i64,
     pub heard_ms: i64,
+    /// When the first of its nodes had the order; 0 when none has.
+    pub told_ms: i64,
     pub problems: Vec<String>,
     pub replaced: Vec<String>,
     pub shadow: Vec<Shadow>,
@@ -66,16 +71,14 @@ impl Node {
         let news = is_other || self.state != state || self.problems != problems || self.boot != outcome.boot;
         if is_other {
             (self.number, self.head, self.starts, self.alerts) = (outcome.number, outcome.head, 0, 0);
-            (self.boot, self.counted) = (outcome.boot, outcome.alerts);
+            (self.boot, self.counted, self.told_ms) = (outcome.boot, outcome.alerts, now_ms);
             self.replaced.clear();
         } else if self.boot != outcome.boot {
             self.starts += 1;
             (self.boot, self.counted) = (outcome.boot, 0);
         }
-        // What fires before the order is in effect is not its doing.
-        if self.state == Some(State::Applied) && !is_other {
-            self.alerts = self.alerts.saturating_add(outcome.alerts.saturating_sub(self.counted));
-        }
+        // From when it has the order on: what fires all the time does so before the node can say that it works with it.
+        self.alerts = self.alerts.saturating_add(outcome.alerts.saturating_sub(self.counted));
         self.counted = self.counted.max(outcome.alerts);
         if is_other || self.state != state {
             self.since_ms = now_ms;
@@ -112,6 +115,7 @@ impl Site {
         for node in told {
             at.since_ms = at.since_ms.max(node.since_ms);
             at.heard_ms = at.heard_ms.max(node.heard_ms);
+            at.told_ms = if at.told_ms == 0 { node.told_ms } else { at.told_ms.min(node.told_ms) };
             at.starts = at.starts.max(node.starts);
             at.alerts = at.alerts.saturating_add(node.alerts);
             at.problems
