@@ -9,7 +9,7 @@ use std::{
 use crate::support::MILLPOND;
 
 /// Those of them with boxes that belong together.
-const SITES: [&str; 17] = [
+const SITES: [&str; 18] = [
     "node_dies",
     "partition_heals",
     "node_wiped",
@@ -26,9 +26,10 @@ const SITES: [&str; 17] = [
     "two_uplinks",
     "site_wiped",
     "metered_line",
+    "canary_goes_bad",
     "lying_object_store",
 ];
-const SHIPPED: [&str; 24] = [
+const SHIPPED: [&str; 25] = [
     "offline_24h",
     "crash_storm",
     "disk_full",
@@ -52,6 +53,7 @@ const SHIPPED: [&str; 24] = [
     "two_uplinks",
     "site_wiped",
     "metered_line",
+    "canary_goes_bad",
     "lying_object_store",
 ];
 

@@ -20,6 +20,7 @@
 //! | `live_first` | acknowledged readings; when the cloud had them on its disk |
 //! | `budget_is_true` | what went over a line, and what was given up while it was cut; what the trust file allows, and what the box said |
 //! | `once_in_the_lake` | what the cloud has archived; its copies, the sites' journals, and what it answers |
+//! | `canary_first` | what a cloud says of its rollouts, and nodes of their rules; the journals' alerts |
 //!
 //! What a cloud has of the sites that deliver to it is held against those sites' journals by `ledger_closes` too ([`cloud`]).
 //!
@@ -170,7 +171,8 @@ fn check_node(node: &NodeEvidence, evidence: &Evidence, found: &mut Found) -> Ve
                 | Promise::EdgeAndCloudAgree
                 | Promise::LiveFirst
                 | Promise::BudgetIsTrue
-                | Promise::OnceInTheLake,
+                | Promise::OnceInTheLake
+                | Promise::CanaryFirst,
                 Ok(_),
             ) => {}
         }

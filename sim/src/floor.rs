@@ -9,6 +9,7 @@ mod line;
 mod operator;
 mod probe;
 mod receiver;
+mod rollout;
 mod supply;
 
 use std::{
@@ -119,6 +120,14 @@ impl Floor {
                 .collect();
             let tenant_of = move |node: &str| tenants.get(node).cloned();
             env.spawn(census::count(env.clone(), self.clone(), (spec.name.clone(), doors), count_at, tenant_of));
+        }
+        for (number, spec) in scenario.rollouts.iter().enumerate() {
+            let Some(doors) = doors.get(&spec.node).cloned() else { continue };
+            env.spawn(rollout::roll_out(env.clone(), self.clone(), number, spec.clone(), doors));
+        }
+        for spec in scenario.nodes.iter().filter(|_| !scenario.rollouts.is_empty()) {
+            let Some(doors) = doors.get(&spec.name).cloned() else { continue };
+            env.spawn(rollout::look(env.clone(), self.clone(), (spec.name.clone(), doors), spec.cloud, count_at));
         }
         for (node, doors) in doors {
             env.spawn(probe::ask(env.clone(), self.clone(), node.clone(), doors.clone(), scenario.watch));

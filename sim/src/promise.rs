@@ -38,10 +38,12 @@ pub enum Promise {
     BudgetIsTrue,
     /// An event that the cloud has taken counts once: in its archive or in its copies.
     OnceInTheLake,
+    /// Definitions that go bad reach no site but the first, come back by themselves and say why; good ones are everywhere.
+    CanaryFirst,
 }
 
 impl Promise {
-    pub const ALL: [Promise; 16] = [
+    pub const ALL: [Promise; 17] = [
         Promise::NothingLost,
         Promise::NothingTwice,
         Promise::PanesAgree,
@@ -58,6 +60,7 @@ impl Promise {
         Promise::LiveFirst,
         Promise::BudgetIsTrue,
         Promise::OnceInTheLake,
+        Promise::CanaryFirst,
     ];
 
     pub fn all() -> Vec<Promise> {
@@ -82,6 +85,7 @@ impl Promise {
             Promise::LiveFirst => "live_first",
             Promise::BudgetIsTrue => "budget_is_true",
             Promise::OnceInTheLake => "once_in_the_lake",
+            Promise::CanaryFirst => "canary_first",
         }
     }
 }

@@ -3,6 +3,7 @@
 mod fault;
 mod operator;
 mod range;
+mod rollout;
 mod shipped;
 mod timeline;
 mod trust;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use fault::{Fault, Scheduled, Way, When};
 pub use operator::{OperatorSpec, What};
 pub use range::Range;
+pub use rollout::{Ends, RolloutSpec};
 pub use shipped::{SHIPPED, Shipped, shipped};
 pub use timeline::{Injection, timeline};
 pub use trust::TrustSpec;
@@ -50,6 +52,9 @@ pub struct Scenario {
     pub fleets: Vec<FleetSpec>,
     #[serde(rename = "operator", default, skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<OperatorSpec>,
+    /// Definitions that go to the sites of a cloud.
+    #[serde(rename = "rollout", default, skip_serializing_if = "Vec::is_empty")]
+    pub rollouts: Vec<RolloutSpec>,
     /// Hosts that take notifications on port 80, by name.
     #[serde(default)]
     pub receivers: Vec<String>,

@@ -51,10 +51,12 @@ pub enum Bug {
     ForgetWhatIsCarried,
     /// How long a node can go on alone is told by what its cloud lacked when it was reached last.
     TellTimeAsOfLastContact,
+    /// What is to be tried at one site goes to all.
+    EverybodyIsCanary,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 24] = [
         Bug::AckBeforeCommit,
         Bug::CursorOutsideTransaction,
         Bug::ForgetCheckpoint,
@@ -78,6 +80,7 @@ impl Bug {
         Bug::ServeBorderTwice,
         Bug::ForgetWhatIsCarried,
         Bug::TellTimeAsOfLastContact,
+        Bug::EverybodyIsCanary,
     ];
 }
 

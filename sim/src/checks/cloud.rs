@@ -6,6 +6,7 @@
 
 mod agree;
 mod budget;
+mod canary;
 mod lake;
 mod ledger;
 mod live;
@@ -65,6 +66,9 @@ pub fn check(evidence: &Evidence, found: &mut Found) -> Vec<Broken> {
                 found.given += order::check(cloud, &mut said);
                 broken.extend(said.finish());
             }
+        }
+        if evidence.scenario.checks(Promise::CanaryFirst) {
+            broken.extend(canary::check(cloud, evidence));
         }
         if evidence.scenario.promises.contains(&Promise::BudgetIsTrue) {
             broken.extend(budget::check(own, evidence));

@@ -8,7 +8,7 @@ pub struct Shipped {
 }
 
 /// In the order of `sim list`.
-pub const SHIPPED: [Shipped; 24] = [
+pub const SHIPPED: [Shipped; 25] = [
     Shipped { name: "offline_24h", text: include_str!("../../scenarios/offline_24h.toml") },
     Shipped { name: "crash_storm", text: include_str!("../../scenarios/crash_storm.toml") },
     Shipped { name: "disk_full", text: include_str!("../../scenarios/disk_full.toml") },
@@ -31,6 +31,7 @@ pub const SHIPPED: [Shipped; 24] = [
     Shipped { name: "cloud_crash_storm", text: include_str!("../../scenarios/cloud_crash_storm.toml") },
     Shipped { name: "two_uplinks", text: include_str!("../../scenarios/two_uplinks.toml") },
     Shipped { name: "metered_line", text: include_str!("../../scenarios/metered_line.toml") },
+    Shipped { name: "canary_goes_bad", text: include_str!("../../scenarios/canary_goes_bad.toml") },
     Shipped { name: "site_wiped", text: include_str!("../../scenarios/site_wiped.toml") },
     Shipped { name: "lying_object_store", text: include_str!("../../scenarios/lying_object_store.toml") },
 ];

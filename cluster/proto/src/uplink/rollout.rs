@@ -33,7 +33,10 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use millpond_core::schema::Pattern;
+use millpond_core::{
+    planted::{self, Bug},
+    schema::Pattern,
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::report::{At, Node, Site};
@@ -279,6 +282,7 @@ impl Rollouts {
         let Some(known) = self.sites.get(site) else { return (0, "") };
         let reaches = |rollout: &&Rollout| match rollout.step {
             Step::Staged | Step::Returned | Step::Replaced => false,
+            Step::Canary if planted::is(Bug::EverybodyIsCanary) => rollout.plan.names(site, &known.tenant),
             Step::Canary => rollout.canaries.contains(site),
             Step::Everywhere | Step::Done => rollout.plan.names(site, &known.tenant),
         };
