@@ -47,10 +47,12 @@ pub enum Bug {
     ForgetDropRanges,
     /// A question to the cloud finds what was archived both there and where it came from.
     ServeBorderTwice,
+    /// The cloud's copies may forget what is archived before a manifest says so.
+    ReleaseBeforeManifest,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 22] = [
         Bug::AckBeforeCommit,
         Bug::CursorOutsideTransaction,
         Bug::ForgetCheckpoint,
@@ -72,6 +74,7 @@ impl Bug {
         Bug::ApplyBeforeAfter,
         Bug::ForgetDropRanges,
         Bug::ServeBorderTwice,
+        Bug::ReleaseBeforeManifest,
     ];
 }
 
