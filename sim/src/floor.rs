@@ -118,7 +118,10 @@ impl Floor {
                 .delivering_to(spec)
                 .map(|(node, site)| (node.to_owned(), doors.config.cloud.site(site).tenant))
                 .collect();
-            let tenant_of = move |node: &str| tenants.get(node).cloned();
+            // Devices that are dressed up have other metrics.
+            let plain = scenario.fleets.iter().filter(|fleet| fleet.device_type.is_none());
+            let plain: BTreeSet<String> = plain.map(|fleet| fleet.name.clone()).collect();
+            let tenant_of = move |node: &str, fleet: &str| tenants.get(node).filter(|_| plain.contains(fleet)).cloned();
             env.spawn(census::count(env.clone(), self.clone(), (spec.name.clone(), doors), count_at, tenant_of));
         }
         for (number, spec) in scenario.rollouts.iter().enumerate() {

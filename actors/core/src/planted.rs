@@ -53,10 +53,12 @@ pub enum Bug {
     TellTimeAsOfLastContact,
     /// What is to be tried at one site goes to all.
     EverybodyIsCanary,
+    /// The cloud's copies may forget what is archived before a manifest says so.
+    ReleaseBeforeManifest,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 24] = [
+    pub const ALL: [Bug; 25] = [
         Bug::AckBeforeCommit,
         Bug::CursorOutsideTransaction,
         Bug::ForgetCheckpoint,
@@ -81,6 +83,7 @@ impl Bug {
         Bug::ForgetWhatIsCarried,
         Bug::TellTimeAsOfLastContact,
         Bug::EverybodyIsCanary,
+        Bug::ReleaseBeforeManifest,
     ];
 }
 

@@ -18,6 +18,7 @@ use millpond_actors::config::CloudSettings;
 use millpond_core::{
     block::Decoder,
     ids::{RecordId, Seq},
+    planted::{self, Bug},
     record::{self, Class, LeftOut, RecordKind},
     time::Span,
 };
@@ -181,6 +182,9 @@ impl Archive {
             }
             let now_ms = self.env.wall().as_millis();
             let events = load.events as u64;
+            if planted::is(Bug::ReleaseBeforeManifest) {
+                release(cloud, &load.taken).await;
+            }
             manifest = self.lake.append(&load.pieces, &load.taken, now_ms).await.map_err(|error| error.to_string())?;
             self.measures.events.inc_by(events);
             self.measures.unreadable.inc_by(load.unreadable);
@@ -341,6 +345,16 @@ pub(super) async fn look(env: &Env, lake: &Lake) -> Result<(), LakeError> {
 
 pub(super) fn source_of(site: &str, life: Life) -> Source {
     Source { site: site.into(), origin: life.origin, incarnation: life.incarnation }
+}
+
+/// As one who takes for granted that it will be there.
+async fn release(cloud: &Cloud, taken: &[Taken]) {
+    for taken in taken {
+        let life = Life { origin: taken.origin, incarnation: taken.incarnation };
+        if let Some(actor) = cloud.site(&taken.site).await {
+            let _ = actor.cast(SiteMsg::Archived(life, Seq(taken.last)));
+        }
+    }
 }
 
 async fn archivable(cloud: &Cloud, site: &str) -> Option<Vec<Archivable>> {

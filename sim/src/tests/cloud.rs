@@ -149,10 +149,38 @@ fn a_box_that_does_not_see_its_time_run_out_is_found() {
     hunt(Bug::TellTimeAsOfLastContact, Promise::BudgetIsTrue, &text);
 }
 
+#[test]
+fn definitions_that_do_not_wait_for_the_first_site_are_found() {
+    let text = crate::scenario::shipped("canary_goes_bad").unwrap().text;
+    hunt(Bug::EverybodyIsCanary, Promise::CanaryFirst, text);
+}
+
 /// The cloud moves what is settled into its archive at once.
 fn archiving(text: &str, config: &str) -> String {
     let cloud = "cloud = true\nconfig = { cloud = { archive_every = \"3s\" CONFIG } }\n";
     text.replace("cloud = true\n", &cloud.replace("CONFIG", config))
+}
+
+#[test]
+fn what_is_archived_and_asked_for_twice_is_found() {
+    hunt(Bug::ServeBorderTwice, Promise::OnceInTheLake, &archiving(&text("", "", ""), ""));
+}
+
+#[test]
+fn copies_that_forget_before_the_manifest_are_found() {
+    // Copies forget once a minute, and most of what the store is asked for is not done then.
+    let poor = "[[fault]]\nat = \"30s\"\nkind = \"poor_store\"\nnode = \"above\"\nrefused = 0.7\nlasts = \"80s\"";
+    let text = archiving(&text("", "", poor), ", hot = \"1s\"");
+    hunt(Bug::ReleaseBeforeManifest, Promise::OnceInTheLake, &text);
+}
+
+#[test]
+fn a_revision_that_counts_as_another_share_is_found() {
+    let text = text("", SOUTH, "mischief = { disorder = 0.1, delay = \"8s\" }");
+    let windows = "windows = [{ name = \"ten\", size = \"10s\", lateness = \"10m\" }]";
+    let text = text.replace("cloud = true\n", &format!("cloud = true\nconfig = {{ {windows} }}\n"));
+    let text = text.replace("lateness", "bound = \"1s\", lateness");
+    hunt(Bug::CountRevisionTwice, Promise::EdgeAndCloudAgree, &text);
 }
 
 #[test]

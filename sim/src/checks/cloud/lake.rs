@@ -102,11 +102,15 @@ pub fn check(delivered: &Delivered<'_>, said: &mut Findings) {
     for life in lives(delivered, lake) {
         let ledger = lake.ledger(delivered.name, life);
         rows(delivered, lake, life, &ledger, &mut tallies);
-        if let Some((_, journal)) = delivered.site.journals.get(&life) {
-            contents(delivered, lake, life, &ledger, journal, &mut tallies);
+        let journal = delivered.site.journals.get(&life).map(|(_, journal)| journal);
+        let copy = delivered.copies.get(&life).map(|copy| &copy.book);
+        // Each of both may have given up what the other one has.
+        let only_copied = |reading: &Reading| journal.is_none_or(|journal| !journal.readings.contains_key(reading));
+        if let Some(journal) = journal {
+            contents((delivered, lake), life, &ledger, journal, |_| true, &mut tallies);
         }
-        if let Some(copy) = delivered.copies.get(&life) {
-            contents(delivered, lake, life, &ledger, &copy.book, &mut tallies);
+        if let Some(copy) = copy {
+            contents((delivered, lake), life, &ledger, copy, only_copied, &mut tallies);
         }
         is_moved(delivered, life, &ledger, &mut tallies);
     }
@@ -150,14 +154,15 @@ fn rows(delivered: &Delivered<'_>, lake: &Archived, life: Life, ledger: &RangeSe
 
 /// What the ledger covers is there, but for what was left out.
 fn contents(
-    delivered: &Delivered<'_>,
-    lake: &Archived,
+    (delivered, lake): (&Delivered<'_>, &Archived),
     life: Life,
     ledger: &RangeSet,
     book: &Book,
+    is_asked: impl Fn(&Reading) -> bool,
     tallies: &mut Tallies,
 ) {
-    for (reading, record) in book.readings.iter().filter(|(_, record)| ledger.contains(**record)) {
+    let archived = book.readings.iter().filter(|(_, record)| ledger.contains(**record));
+    for (reading, record) in archived.filter(|(reading, _)| is_asked(reading)) {
         let is_there = lake.has(delivered.name, life, *record, *reading);
         let is_left_out = book.left_out.contains(&(*record, *reading));
         let words = || words(delivered, life, *record, *reading);

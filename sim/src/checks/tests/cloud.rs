@@ -1,11 +1,16 @@
 //! A cloud, and a site of one node, `edge`, that delivers to it.
 
+use std::{ops::ControlFlow, sync::Arc};
+
 use millpond_cluster::cloud::ACCOUNT;
 use millpond_core::{
-    ids::{Origin, Seq},
+    batch::Batch,
+    block,
+    ids::{Origin, RecordId, Seq},
     record::{self, Class, DropRange, DropReason, Home, RecordKind},
     window::Pane,
 };
+use millpond_lake::{Lake, Options as LakeOptions, Piece, Taken};
 use millpond_proto::uplink::{Head, account::Account};
 use millpond_store::{Append, Put, Replica, ReplicaCommit, Table};
 
@@ -15,9 +20,11 @@ use super::{
 };
 use crate::{
     checks,
-    evidence::{Given, GivenRecord, NodeEvidence, OtherCopy},
+    evidence::{Given, GivenRecord, LakeEvidence, NodeEvidence, OtherCopy},
     promise::Promise,
     scenario::Scenario,
+    witness::Counted,
+    world::{bucket::at_once, core::Instant},
 };
 
 const SCENARIO: &str = r#"
@@ -270,4 +277,49 @@ fn what_is_new_comes_in_time() {
     // Those of the first minute are not asked for, and those of the end came in time.
     let late = written(200);
     assert!(late.len() == 1 && late[0].contains("readings of mill were new and came late"), "{late:?}");
+}
+
+/// The last record that is archived.
+const ARCHIVED: u64 = 30;
+
+/// What is said when the cloud has archived its first records, of each of which `edit` says what the lake holds.
+#[track_caller]
+fn archived(edit: fn(u64, Batch) -> Option<Batch>, answer: u64) -> Vec<String> {
+    let mut stage = with_cloud(edge(), &HONEST);
+    let copy = &above(&mut stage).others[0];
+    let ((origin, incarnation), site) = (copy.life, Arc::<str>::from("mill"));
+    let mut pieces = Vec::new();
+    let scanned = copy.replica.as_ref().unwrap().reader().scan(Class::Raw, Seq(1), |row| {
+        let batch = block::Decoder::new().decode(row.payload).unwrap();
+        if let Some(batch) = edit(row.seq.0, batch).filter(|_| row.seq.0 <= ARCHIVED) {
+            let record = RecordId { origin, incarnation, seq: row.seq };
+            let site = Arc::clone(&site);
+            pieces.push(Piece { tenant: "default".into(), site, record, batch, left_out: Vec::new() });
+        }
+        ControlFlow::Continue(())
+    });
+    scanned.unwrap();
+    let lake = at_once(Lake::open(Arc::new(object_store::memory::InMemory::new()), LakeOptions::default()));
+    let lake = lake.unwrap();
+    at_once(lake.append(&pieces, &[Taken { site, origin, incarnation, first: 1, last: ARCHIVED }], 1)).unwrap();
+    above(&mut stage).lake = Some(LakeEvidence { lake: Ok(lake), store: Default::default() });
+    let (at, node) = (Instant(299_000_000_000), "above".to_owned());
+    stage.evidence.witness.counted = vec![Counted { at, node, device: 0, answer: Ok(answer) }];
+    said(&mut stage, Promise::OnceInTheLake)
+}
+
+#[test]
+fn each_reading_counts_once_in_the_lake_or_in_the_copy() {
+    assert_eq!(archived(|_, batch| Some(batch), 200), [""; 0]);
+    check(&archived(|_, batch| Some(batch), 345), "1 questions for readings of mill were answered with other numbers");
+    // The ledger has the record, and the lake has not what is in it.
+    let told = archived(|seq, batch| (seq != 7).then_some(batch), 195);
+    check(&told, "5 readings of mill are not in the lake, whose ledger has their records: d1 seq 26 in record 7");
+    let other = archived(|seq, own| Some(if seq == 7 { batch("d1", 31..36) } else { own }), 200);
+    assert!(
+        other.len() == 2 && other[1].contains("5 readings in the lake were written by nobody in mill"),
+        "{other:?}"
+    );
+    let twice = |seq: u64, own: Batch| Some(if seq == 7 { batch("d1", (26..31).chain(26..31)) } else { own });
+    check(&archived(twice, 205), "5 readings of mill are in the lake more than once");
 }
