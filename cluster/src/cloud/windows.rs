@@ -104,8 +104,9 @@ impl Consumer for Windows {
             let merged = &mut self.merged().merged;
             merged.clock(self.env.wall());
             for record in records.iter().filter(|record| is_of_windows(record.kind)) {
-                let seq = if planted::is(Bug::CountRevisionTwice) { Seq(0) } else { record.seq };
-                merged.learn(&tenant, site, of, seq, record.kind, &record.payload);
+                let twice = planted::is(Bug::CountRevisionTwice).then(|| format!("{site}/{}", record.seq.0));
+                let from = twice.as_deref().unwrap_or(site);
+                merged.learn(&tenant, from, of, record.seq, record.kind, &record.payload);
             }
         }
         self.say().await;
