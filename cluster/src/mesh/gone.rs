@@ -87,7 +87,7 @@ impl State {
         let mut elsewhere: BTreeMap<Origin, Vec<String>> = BTreeMap::new();
         for device in devices {
             arrival.homes.push(self.homes.arrive(device, self.me));
-            if let Some(home) = self.homes.of(device).filter(|home| *home != self.me) {
+            if let Some(home) = self.homes.bound_for(device).filter(|home| *home != self.me) {
                 elsewhere.entry(home).or_default().push(device.clone());
             }
         }
