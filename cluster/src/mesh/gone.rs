@@ -92,7 +92,10 @@ impl State {
             }
         }
         for (origin, devices) in elsewhere {
-            if let Some(peer) = self.peers.get(&origin).filter(|_| !self.is_gone(origin)) {
+            // The link to a node that is down was closed when it was found to be so: this is a new one, and it is back, before the others
+            // have heard of it. It has what nobody could copy meanwhile.
+            let linked = self.peers.get(&origin).filter(|peer| peer.hello.is_some() || !self.is_gone(origin));
+            if let Some(peer) = linked {
                 arrival.ask.push((origin, devices, Some(peer.link.clone())));
                 continue;
             }
