@@ -87,12 +87,15 @@ impl State {
         let mut elsewhere: BTreeMap<Origin, Vec<String>> = BTreeMap::new();
         for device in devices {
             arrival.homes.push(self.homes.arrive(device, self.me));
-            if let Some(home) = self.homes.of(device).filter(|home| *home != self.me) {
+            if let Some(home) = self.homes.bound_for(device).filter(|home| *home != self.me) {
                 elsewhere.entry(home).or_default().push(device.clone());
             }
         }
         for (origin, devices) in elsewhere {
-            if let Some(peer) = self.peers.get(&origin).filter(|_| !self.is_gone(origin)) {
+            // The link to a node that is down was closed when it was found to be so: this is a new one, and it is back, before the others
+            // have heard of it. It has what nobody could copy meanwhile.
+            let linked = self.peers.get(&origin).filter(|peer| peer.hello.is_some() || !self.is_gone(origin));
+            if let Some(peer) = linked {
                 arrival.ask.push((origin, devices, Some(peer.link.clone())));
                 continue;
             }

@@ -8,6 +8,8 @@ use millpond_core::{ids::Origin, record::Home};
 #[derive(Debug, Default)]
 pub struct Homes {
     by_device: BTreeMap<String, (u64, Origin)>,
+    /// Devices of this node that others asked for: they go there, and that is not on record yet.
+    leaving: BTreeMap<String, Origin>,
 }
 
 impl Homes {
@@ -18,12 +20,25 @@ impl Homes {
             return None;
         }
         let device = home.device;
+        self.leaving.remove(&device);
         self.by_device.insert(device.clone(), rank);
         self.by_device.get_key_value(&device).map(|(device, _)| device.as_str())
     }
 
     pub fn of(&self, device: &str) -> Option<Origin> {
         self.by_device.get(device).map(|(_, origin)| *origin)
+    }
+
+    /// `to` was told what this node, `me`, knows of the device, and takes its events from now on.
+    pub fn leave(&mut self, device: &str, me: Origin, to: Origin) {
+        if self.of(device) == Some(me) {
+            self.leaving.insert(device.to_owned(), to);
+        }
+    }
+
+    /// Who may have events of the device that are not known here: where it is going, or else where it is at home.
+    pub fn bound_for(&self, device: &str) -> Option<Origin> {
+        self.leaving.get(device).copied().or_else(|| self.of(device))
     }
 
     /// The device comes to `origin` now: what is to be written of it. Staying is no move.
@@ -63,5 +78,21 @@ mod tests {
         other.learn(b, second);
         assert_eq!(other.learn(a, first), None);
         assert_eq!((homes.of("d"), other.of("d")), (Some(b), Some(b)));
+    }
+
+    #[test]
+    fn who_asked_for_a_device_has_it_before_that_is_on_record() {
+        let (a, b, c) = (Origin([1; 16]), Origin([2; 16]), Origin([3; 16]));
+        let mut homes = Homes::default();
+        homes.leave("d", a, b);
+        assert_eq!(homes.bound_for("d"), None, "it was not at home here");
+        homes.learn(a, homes.arrive("d", a));
+        homes.leave("d", a, b);
+        assert_eq!((homes.of("d"), homes.bound_for("d")), (Some(a), Some(b)));
+        homes.learn(a, homes.arrive("d", a));
+        assert_eq!(homes.bound_for("d"), Some(b), "what still comes here is no move");
+        homes.learn(b, homes.arrive("d", b));
+        homes.learn(c, homes.arrive("d", c));
+        assert_eq!(homes.bound_for("d"), Some(c));
     }
 }

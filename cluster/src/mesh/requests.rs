@@ -39,7 +39,7 @@ impl State {
                 let (env, permits) = (self.env.clone(), self.permits.clone());
                 self.env.spawn(serve::repair(env, permits, reader, source, ranges, bytes_max, replies));
             }
-            Request::Seen { origin, devices } => self.seen(origin, devices, replies),
+            Request::Seen { origin, devices } => self.seen(from, origin, devices, replies),
             Request::Accepted { .. } => self.answer(replies, Reply::Seen(Vec::new())),
             Request::Homes { after } => self.tell_homes(after, replies),
             Request::Known { claims } => self.tell_known_claims(claims, replies),
@@ -71,10 +71,11 @@ impl State {
     }
 
     /// What is known of devices that go to `from`'s node: here, or in the copy of a node that is gone.
-    fn seen(&mut self, origin: Origin, devices: Vec<String>, replies: Replies) {
+    fn seen(&mut self, from: Origin, origin: Origin, devices: Vec<String>, replies: Replies) {
         if origin == self.me {
-            // From now on they are asked for again when they come back.
+            // From now on they are asked for again when they come back, or when something of them is still on its way here.
             (self.node.release)(&devices);
+            devices.iter().for_each(|device| self.homes.leave(device, self.me, from));
             let asked = (self.node.known)(devices);
             let (env, site, ack) = (self.env.clone(), self.node.site.clone(), self.config.site.ack);
             self.env.spawn(async move {
