@@ -2,6 +2,8 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
+use super::LifeLine;
+
 /// By site each.
 #[derive(Clone, Debug)]
 pub(super) struct Measures {
@@ -51,5 +53,14 @@ impl Measures {
             registry.register(Box::new(counter.clone()))?;
         }
         Ok(measures)
+    }
+
+    /// Where the records of a site are.
+    pub fn show(&self, site: &str, lines: &[LifeLine]) {
+        let sum = |part: fn(&LifeLine) -> u64| lines.iter().map(part).sum::<u64>() as i64;
+        let site = [site];
+        self.at_site.with_label_values(&site).set(sum(|line| line.line.at_site));
+        self.missing.with_label_values(&site).set(sum(|line| line.line.missing));
+        self.delivering.with_label_values(&site).set(sum(|line| u64::from(line.by.is_some())));
     }
 }

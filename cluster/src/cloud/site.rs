@@ -553,12 +553,7 @@ impl State {
 
     fn measure(&mut self) {
         self.measured_at = self.cloud.env.now();
-        let (lines, measures) = (self.lines(), &self.cloud.measures);
-        let sum = |part: fn(&LifeLine) -> u64| lines.iter().map(part).sum::<u64>() as i64;
-        let site = [&*self.site];
-        measures.at_site.with_label_values(&site).set(sum(|line| line.line.at_site));
-        measures.missing.with_label_values(&site).set(sum(|line| line.line.missing));
-        measures.delivering.with_label_values(&site).set(sum(|line| u64::from(line.by.is_some())));
+        self.cloud.measures.show(&self.site, &self.lines());
     }
 }
 
