@@ -159,27 +159,23 @@ async fn deliver_to(
     let mut carried = 0;
     let own = sites.own.get().ok_or("the node is starting")?;
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
-    // Datagrams that came over the connection, and what the cloud said last that it has.
-    let (mut heard, mut known): (u64, Vec<Brought>) = (u64::MAX, Vec::new());
+    // What the cloud said last that it has.
+    let mut known: Option<Vec<Brought>> = None;
     let mut feeding: BTreeMap<Life, Arc<Feeding>> = BTreeMap::new();
     sites.env.spawn(obeying::obey(sites.clone(), trusted.clone(), link.clone(), session.child_token()));
     let mut dry: BTreeMap<Life, Mono> = BTreeMap::new();
     let least = budgets::unhurried(trusted, LOOK_EVERY);
     loop {
-        let begun = sites.env.now();
+        let (begun, heard) = (sites.env.now(), link.received());
         let asked = ask(sites, &link).await;
         let took = sites.env.now().since(begun);
         let bytes = link.carried();
         sites.carried(trusted, bytes.saturating_sub(carried));
         carried = bytes;
-        let received = link.received();
-        let brought = match asked {
-            Ok(brought) => brought,
-            // Over a thin line receipts come before an answer does.
-            Err(_) if received > heard => known.clone(),
-            Err(why) => return Err(why),
-        };
-        (heard, known) = (received, brought.clone());
+        // Over a thin line receipts come before an answer does.
+        let is_alive = link.received() > heard;
+        let brought = asked.or_else(|why| known.clone().filter(|_| is_alive).ok_or(why))?;
+        known = Some(brought.clone());
         sites.show_upward(&trusted.site, |upward| (upward.connected, upward.known) = (Some(address.clone()), true));
         let on_offer = sites.ask_mesh(MeshMsg::OnOffer).await.ok_or("the node is stopping")?;
         sites.told_of_lives(&trusted.site, &on_offer, &brought);
