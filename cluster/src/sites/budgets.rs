@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use millpond_core::{
@@ -23,13 +23,15 @@ use millpond_proto::{
 };
 
 use super::Inner;
-use crate::identity::Trusted;
+use crate::{identity::Trusted, transport::SiteLink};
 
 /// Where the day's counts lie on the node's disk.
 const FOLDER: &str = "uplink";
 /// A frame is asked for in no larger parts: what it is longer is owed, and waited for by the next one.
 const ASKED_MAX: u64 = 16 << 10;
 const LOOK_AGAIN: Span = Span::from_secs(1);
+/// What a call takes that nobody answers.
+const CALL_BYTES: u64 = 5_000;
 /// What something that is said every now and then takes of the line, with its answer and all headers.
 const SAID_BYTES: f64 = 400.0;
 /// What share of the line it may take, and how seldom it is said at most.
@@ -52,6 +54,39 @@ pub(super) struct Line {
 impl Line {
     pub fn new(spec: BudgetSpec) -> Line {
         Line { budget: Budget::new(spec.clone()), spec, ahead: 0 }
+    }
+}
+
+/// Counts what goes over a connection, to its end.
+pub(super) struct Meter {
+    sites: Arc<Inner>,
+    trusted: Arc<Trusted>,
+    link: Arc<SiteLink>,
+    /// Bytes that are counted.
+    counted: Mutex<u64>,
+}
+
+impl Meter {
+    pub fn new(sites: Arc<Inner>, trusted: Arc<Trusted>, link: Arc<SiteLink>) -> Meter {
+        Meter { sites, trusted, link, counted: Mutex::default() }
+    }
+
+    /// Counts what went over it since this was called last.
+    pub fn count(&self) {
+        if self.trusted.budget.is_none() {
+            return;
+        }
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = self.link.carried();
+        self.sites.carried(&self.trusted, bytes.saturating_sub(*counted));
+        *counted = bytes;
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        self.count();
+        self.sites.hung_up(&self.trusted.site);
     }
 }
 
@@ -115,7 +150,7 @@ impl Inner {
     }
 
     /// So many bytes have gone over the line, either way, since this was last said; of what was counted before it left the rest is counted.
-    pub(super) fn carried(&self, trusted: &Trusted, bytes: u64) {
+    fn carried(&self, trusted: &Trusted, bytes: u64) {
         let Some(spec) = trusted.budget.as_ref().filter(|_| !planted::is(Bug::ForgetWhatIsCarried)) else { return };
         let (now, wall) = (Now(self.env.now().0), self.env.wall());
         let mut lines = self.lines();
@@ -125,8 +160,13 @@ impl Inner {
         line.budget.carried(now, wall, bytes - counted);
     }
 
+    /// A call that nobody answered.
+    pub(super) fn called_in_vain(&self, trusted: &Trusted) {
+        self.carried(trusted, CALL_BYTES);
+    }
+
     /// A connection has ended: what did not leave over it will leave again, and is counted then.
-    pub(super) fn hung_up(&self, cloud: &str) {
+    fn hung_up(&self, cloud: &str) {
         self.lines().get_mut(cloud).into_iter().for_each(|line| line.ahead = 0);
     }
 

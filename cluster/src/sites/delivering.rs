@@ -38,7 +38,12 @@ use millpond_store::Reader;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, Upward, budgets, endurance::Endurance, obeying};
+use super::{
+    Inner, Upward,
+    budgets::{self, Meter},
+    endurance::Endurance,
+    obeying,
+};
 use crate::{
     identity::Trusted,
     mesh::{
@@ -64,8 +69,6 @@ const BACK_OFF: Span = Span::from_millis(500);
 const BACK_OFF_MAX: Span = Span::from_secs(30);
 /// A lane with nothing to send looks again after this, should nobody wake it.
 const IDLE: Span = Span::from_secs(1);
-/// What a call takes that nobody answers.
-const CALL_BYTES: u64 = 5_000;
 /// Over a line with bounds what is new leaves no more often, for more of it at once.
 const LIVE_PAUSE_MAX: Span = Span::from_secs(5);
 /// How often the head is told while nothing happens.
@@ -83,7 +86,6 @@ pub(super) async fn deliver(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: Can
             outcome = deliver_to(&sites, &trusted, door, &session) => outcome,
         };
         session.cancel();
-        sites.hung_up(&trusted.site);
         sites.show_upward(&trusted.site, |upward| upward.connected = None);
         if ended.is_cancelled() {
             return;
@@ -155,8 +157,8 @@ async fn deliver_to(
     let port = port.parse().map_err(|_| "it has no port")?;
     let addrs: Vec<SocketAddr> = sites.env.net.resolve(host, port).await.map_err(|error| error.to_string())?;
     let called = sites.transport.call(&trusted.site, &addrs).await;
-    let link = Arc::new(called.inspect_err(|_| sites.carried(trusted, CALL_BYTES))?);
-    let mut carried = 0;
+    let link = Arc::new(called.inspect_err(|_| sites.called_in_vain(trusted))?);
+    let meter = Arc::new(Meter::new(sites.clone(), trusted.clone(), link.clone()));
     let own = sites.own.get().ok_or("the node is starting")?;
     let broken: Arc<Mutex<Option<String>>> = Arc::default();
     // What the cloud said last that it has.
@@ -169,9 +171,7 @@ async fn deliver_to(
         let (begun, heard) = (sites.env.now(), link.received());
         let asked = ask(sites, &link).await;
         let took = sites.env.now().since(begun);
-        let bytes = link.carried();
-        sites.carried(trusted, bytes.saturating_sub(carried));
-        carried = bytes;
+        meter.count();
         // Over a thin line receipts come before an answer does.
         let is_alive = link.received() > heard;
         let brought = asked.or_else(|why| known.clone().filter(|_| is_alive).ok_or(why))?;
@@ -211,6 +211,7 @@ async fn deliver_to(
                 sites: sites.clone(),
                 trusted: trusted.clone(),
                 link: link.clone(),
+                meter: meter.clone(),
                 life: offer.life,
                 name: offer.name.clone(),
                 reader: offer.reader.clone(),
@@ -282,6 +283,7 @@ pub(super) struct Feeding {
     sites: Arc<Inner>,
     trusted: Arc<Trusted>,
     link: Arc<SiteLink>,
+    meter: Arc<Meter>,
     life: Life,
     name: String,
     reader: Reader,
@@ -437,6 +439,7 @@ impl Feeding {
             self.book().sent(lane, (first, through), last, bytes);
             let counts_as = budgets::lane_of(lane, &sent);
             let frame = wire::encode(&sent.into_delivery());
+            self.meter.count();
             self.sites.afford(&self.trusted, counts_as, frame.len()).await;
             self.sites.delivered(&self.trusted.site, lane, frame.len());
             let now = self.now();
