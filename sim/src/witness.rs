@@ -30,8 +30,8 @@ pub struct Witness {
     pub stranded: BTreeMap<(u32, u64), BTreeSet<String>>,
     /// What operators asked for; the value of each change is its place in here.
     pub changes: Vec<Change>,
-    /// By rollout of the scenario: the number that the cloud gave it.
-    pub rollouts: BTreeMap<usize, u64>,
+    /// By rollout of the scenario: the number that the cloud gave it, or why it has none.
+    pub rollouts: BTreeMap<usize, Result<u64, String>>,
     /// What a node of a cloud says in the end of its rollouts, and nodes of their rules, as they answered.
     pub asked_in_the_end: BTreeMap<String, serde_json::Value>,
 }

@@ -31,10 +31,14 @@ pub(super) async fn roll_out(env: Env, floor: Floor, number: usize, spec: Rollou
     let body = Bytes::from(wanted.to_string());
     while !floor.is_quiet() {
         let asked = client.ask("PUT", "/v1/cloud/heads", Some(body.clone()));
-        if let Ok(Ok(answer)) = env.timeout(PATIENCE, asked).await
-            && let Some(given) = answer["rollout"].as_u64()
-        {
-            floor.with_witness(|witness| witness.rollouts.insert(number, given));
+        let given = match env.timeout(PATIENCE, asked).await {
+            Ok(Ok(answer)) => answer["rollout"].as_u64().ok_or_else(|| answer.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer".to_owned()),
+        };
+        let is_given = given.is_ok();
+        floor.with_witness(|witness| witness.rollouts.insert(number, given));
+        if is_given {
             return;
         }
         env.sleep(AGAIN).await;

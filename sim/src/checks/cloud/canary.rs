@@ -41,9 +41,18 @@ pub fn check(cloud: &NodeEvidence, evidence: &Evidence) -> Vec<Broken> {
     let mut wanted: Option<BTreeSet<&str>> = None;
     let mut bad: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (number, spec) in rollouts() {
-        let given = evidence.witness.rollouts.get(&number);
-        let found = known.iter().find(|one| given.is_some() && one["rollout"].as_u64().as_ref() == given);
-        let Some(found) = found else {
+        let given = match evidence.witness.rollouts.get(&number) {
+            Some(Ok(given)) => *given,
+            Some(Err(why)) => {
+                said.say(format!("rollout {number} of the scenario could not begin: {why}"));
+                continue;
+            }
+            None => {
+                said.say(format!("nobody asked for rollout {number} of the scenario"));
+                continue;
+            }
+        };
+        let Some(found) = known.iter().find(|one| one["rollout"] == given) else {
             said.say(format!("nothing is known of rollout {number} of the scenario"));
             continue;
         };
