@@ -91,7 +91,7 @@ pub struct Found {
     /// Readings that came to the cloud while older ones were still to come.
     pub live_beside_backlog: u64,
     /// Times that a node gave up events that its cloud does not have.
-    pub given_up_undelivered: u64,
+    pub undelivered: u64,
     /// Readings in archives of clouds.
     pub archived: u64,
     /// Notifications that a receiver took more than once.

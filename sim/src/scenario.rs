@@ -11,7 +11,7 @@ mod trust;
 use std::path::PathBuf;
 
 use millpond_cluster::habits::Dialect;
-use millpond_core::time::Span;
+use millpond_core::{budget::BudgetSpec, time::Span};
 use serde::{Deserialize, Serialize};
 
 pub use fault::{Fault, Scheduled, Way, When};
@@ -254,6 +254,8 @@ pub struct Expect {
     pub store_failures: u64,
     /// Readings that came to the cloud while older ones of the same node were still to come.
     pub live_beside_backlog: u64,
+    /// Times that a box gave up events that its cloud does not have.
+    pub undelivered: u64,
     /// Times that a node's certificate ran out.
     pub certificates_expired: u64,
     /// The program of no node may have been started more often.
@@ -378,6 +380,17 @@ impl Scenario {
                 return wrong(place, "it has no node, or nothing to change".to_owned());
             }
         }
+        for (at, rollout) in self.rollouts.iter().enumerate() {
+            if !self.nodes.iter().any(|node| node.name == rollout.node && node.cloud) {
+                let message = format!("there is no node `{}` of a cloud", rollout.node);
+                return wrong(format!("rollout[{at}].node"), message);
+            }
+            if let Some(site) =
+                rollout.canary.as_ref().filter(|site| !self.nodes.iter().any(|n| n.site.as_ref() == Some(site)))
+            {
+                return wrong(format!("rollout[{at}].canary"), format!("there is no site `{site}`"));
+            }
+        }
         for (at, fault) in self.faults.iter().enumerate() {
             if let Some(node) = fault.fault.node().filter(|node| !known(node)) {
                 return wrong(format!("fault[{at}].node"), format!("there is no node `{node}`"));
@@ -403,6 +416,9 @@ impl Scenario {
                 return wrong(place("cloud"), "the site has a node of a cloud already".to_owned());
             }
             for (of, trust) in node.trusts.iter().enumerate().filter(|(_, trust)| trust.uplink) {
+                if let Some(problem) = trust.budget.iter().flat_map(BudgetSpec::problems).next() {
+                    return wrong(format!("node[{at}].trusts[{of}].budget"), problem.to_string());
+                }
                 let place = format!("node[{at}].trusts[{of}].uplink");
                 let Some(site) = &node.site else {
                     return wrong(place, "the node belongs to no site, so nothing can be delivered of it".to_owned());

@@ -318,6 +318,11 @@ fn a_cloud_that_cannot_be_is_refused_with_the_place() {
         "node[1].trusts[0].uplink",
         "does not trust site `mill`",
     );
+    let uplink = "uplink = true";
+    complains(uplink, "uplink = true, budget = { rate = 1 }", "node[1].trusts[0].budget", "at least 100");
+    let rollout = "\n[[rollout]]\nnode = \"north\"\nat = \"1s\"\nrules = {}\nends = \"done\"\n";
+    let said = Scenario::parse(&format!("{CLOUD}{rollout}")).expect_err("it is no cloud").to_string();
+    assert!(said.starts_with("rollout[0].node"), "{said}");
     let again = "\n[[node]]\nname = \"beside\"\nsite = \"cloud\"\ncloud = true\n";
     let said = Scenario::parse(&format!("{CLOUD}{again}")).expect_err("one is enough").to_string();
     assert!(said.starts_with("node[2].cloud"), "{said}");

@@ -70,7 +70,7 @@ pub fn check(evidence: &Evidence, found: &mut Found) -> Vec<Broken> {
         if evidence.scenario.checks(Promise::CanaryFirst) {
             broken.extend(canary::check(cloud, evidence));
         }
-        if evidence.scenario.promises.contains(&Promise::BudgetIsTrue) {
+        if evidence.scenario.checks(Promise::BudgetIsTrue) {
             broken.extend(budget::check(own, evidence));
         }
         let lake = match Archived::read(cloud, evidence) {
@@ -157,7 +157,7 @@ impl<'a> Delivered<'a> {
                 Promise::LiveFirst => found.live_beside_backlog += live::check(self, &mut said),
                 Promise::BudgetIsTrue => {
                     let cloud = self.site.evidence.site_of(self.cloud).unwrap_or_default();
-                    found.given_up_undelivered += budget::endurance(self, cloud, &mut said);
+                    found.undelivered += budget::endurance(self, cloud, &mut said);
                 }
                 _ => {}
             }

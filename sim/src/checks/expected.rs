@@ -27,6 +27,7 @@ pub fn check(evidence: &Evidence, found: &Found) -> Vec<Broken> {
         ("readings in the archive", expect.archived, found.archived),
         ("failures of object stores", expect.store_failures, store_failures(evidence)),
         ("readings that came beside a backlog", expect.live_beside_backlog, found.live_beside_backlog),
+        ("times that a cloud lost events to want of space", expect.undelivered, found.undelivered),
         ("epochs of a document", u64::from(expect.epoch), u64::from(found.epoch)),
     ];
     let short = least.into_iter().filter(|(_, wanted, got)| got < wanted);

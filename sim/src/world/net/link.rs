@@ -32,15 +32,15 @@ impl LinkSpec {
         bytes_per_second: None,
     };
 
+    /// What a host has with itself.
+    const LOOPBACK: LinkSpec = LinkSpec { latency: (Span(25_000), Span(35_000)), ..LinkSpec::LOCAL };
+
     /// How long so many bytes take to leave, in nanoseconds.
     fn time_of(&self, bytes: usize) -> u64 {
         let Some(rate) = self.bytes_per_second else { return 0 };
         let ns = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(rate.max(1)));
         ns.min(u128::from(u64::MAX)) as u64
     }
-
-    /// What a host has with itself.
-    const LOOPBACK: LinkSpec = LinkSpec { latency: (Span(25_000), Span(35_000)), ..LinkSpec::LOCAL };
 }
 
 impl Default for LinkSpec {
