@@ -11,7 +11,7 @@ use millpond_core::{
     ids::Seq,
     window::{Pane, Whose, WindowEffect},
 };
-use millpond_store::{Append, ReadError, Reader};
+use millpond_store::{Append, Reader};
 
 use crate::{
     journal::saved::Saved,
@@ -32,24 +32,19 @@ pub struct Adopted {
     pub events: u64,
 }
 
-/// The last record that the state in a copy contains: those after it are needed to go on from there. 0 when there is none.
-///
-/// # Errors
-/// When the copy cannot be read.
-pub fn cursor(copy: &Reader) -> Result<Seq, ReadError> {
-    let (row, _) = Saved::read(copy)?.begin(copy)?;
-    Ok(row.map_or(Seq(0), |row| Seq(row.cursor)))
-}
-
-/// The copy has all records of events after its [`cursor`], up to some point.
+/// The copy has all records of events from `first` on, up to some point. When it lacks some between its last checkpoint and `first`, windows
+/// would be said to hold less than they do: then it tells of no panes. Of each device it tells what it has.
 ///
 /// # Errors
 /// When the copy cannot be read, or a record in it makes this node's windows fail too.
-pub fn adopt(settings: &Settings, copy: &Reader, of: Whose) -> Result<Adopted, RecoveryError> {
+pub fn adopt(settings: &Settings, copy: &Reader, of: Whose, first: Option<Seq>) -> Result<Adopted, RecoveryError> {
     let mut settings = settings.clone();
-    if let (Some(row), _) = Saved::read(copy)?.begin(copy)? {
+    let (row, _) = Saved::read(copy)?.begin(copy)?;
+    if let Some(row) = &row {
         settings.shards = row.shards.max(1) as usize;
     }
+    let cursor = Seq(row.map_or(0, |row| row.cursor));
+    let is_complete = first.is_some_and(|first| first <= cursor.next());
     let mut recovered = recovery::recover(&settings, copy, &Trips::default())?;
     for (shard, core) in recovered.shards.iter_mut().enumerate() {
         let mut out = core.outputs();
@@ -64,7 +59,8 @@ pub fn adopt(settings: &Settings, copy: &Reader, of: Whose) -> Result<Adopted, R
             WindowEffect::Fire(pane) if !pane.open => Some(pane),
             _ => None,
         });
-        panes.extend(fired.chain(window.panes.open()).map(|pane| Pane { of: Some(of), ..pane }));
+        let all = fired.chain(window.panes.open()).filter(|_| is_complete);
+        panes.extend(all.map(|pane| Pane { of: Some(of), ..pane }));
     }
     let devices: BTreeMap<String, Known> = recovered.shards.iter().flat_map(|core| core.gate.all_known()).collect();
     Ok(Adopted { panes, devices, records: recovered.records, events: recovered.events })

@@ -38,11 +38,13 @@ use crate::{
     front::Front,
     journal::{JournalMsg, Unit, Work},
     shard::ShardMsg,
-    site::Site,
+    site::{Arrived, Site},
 };
 
 /// How long a device's events wait for what other nodes know of it.
 pub const PATIENCE: Span = Span::from_secs(5);
+/// For what is known by then to be said.
+const GRACE: Span = Span::from_secs(1);
 /// Said of a device when nobody could be asked: it has moved at least once.
 const UNKNOWN_MOVES: u64 = 2;
 const PLANE_POLL: Span = Span::from_millis(20);
@@ -103,14 +105,21 @@ impl Handover {
 
     async fn ask(&self, env: &Env, site: &Site, front: &Front, devices: Vec<String>) {
         let moves = |moves: u64| devices.iter().map(|device| Home { device: device.clone(), moves }).collect();
-        let (known, homes) = match site.others() {
-            Some(others) => env.timeout(PATIENCE, others.arrive(&devices)).await.unwrap_or_else(|_| {
-                tracing::warn!(devices = devices.len(), "what others know of devices could not be learnt in time");
-                site.unverified(devices.len());
-                (Vec::new(), moves(UNKNOWN_MOVES))
-            }),
-            None => (Vec::new(), moves(1)),
+        let arrived = match site.others() {
+            Some(others) => {
+                env.timeout(PATIENCE + GRACE, others.arrive(&devices, PATIENCE)).await.unwrap_or_else(|_| Arrived {
+                    homes: moves(UNKNOWN_MOVES),
+                    unverified: devices.len(),
+                    ..Arrived::default()
+                })
+            }
+            None => Arrived { homes: moves(1), ..Arrived::default() },
         };
+        let Arrived { known, homes, unverified } = arrived;
+        if unverified > 0 {
+            tracing::warn!(devices = unverified, "what others know of devices could not be learnt in time");
+            site.unverified(unverified);
+        }
         // In one unit, and before any event of them: the journal takes units in the order in which they come.
         let puts = known.iter().map(|known| Put {
             table: Table::Meta,

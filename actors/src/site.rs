@@ -17,6 +17,7 @@ use millpond_core::{
     ids::{Incarnation, Origin, Seq},
     record::Home,
     rule::Tally,
+    time::Span,
 };
 use millpond_gateway::port::{AskError, Json, Query};
 use millpond_store::Reader;
@@ -34,6 +35,16 @@ pub struct Copy {
     pub left_out: Seq,
 }
 
+/// What is known of devices that come from other nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Arrived {
+    pub known: Vec<Known>,
+    /// How often each has moved, in the order of the question.
+    pub homes: Vec<Home>,
+    /// Of so many of them somebody may know more who did not say it in time.
+    pub unverified: usize,
+}
+
 /// The other nodes of the site, as the data plane may ask for them.
 #[async_trait]
 pub trait Others: Send + Sync + 'static {
@@ -49,9 +60,9 @@ pub trait Others: Send + Sync + 'static {
         None
     }
 
-    /// These devices come to this node: what the nodes at which they were at home before know of them, and how often they have moved, in
-    /// the order of the question. May wait for a node that cannot be asked.
-    async fn arrive(&self, devices: &[String]) -> (Vec<Known>, Vec<Home>);
+    /// These devices come to this node: what the nodes at which they were at home before know of them. Waits for a node that cannot be
+    /// asked, or does not know yet, so long, and goes on without it then.
+    async fn arrive(&self, devices: &[String], patience: Span) -> Arrived;
 
     /// What operators and devices want to know or do. `what` is one of `members`, `ledger`, `conflicts`, `resolve`, `texts`, `text`,
     /// `put_text`, `remove_text`, `devices`, `device`, `other_site`, `register`, `delete`, `twin`, `desired`, `report`, `command`, `commands`,

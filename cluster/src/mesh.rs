@@ -156,7 +156,8 @@ pub(crate) enum MeshMsg {
     },
     Adopted {
         life: Life,
-        head: Seq,
+        /// Which records of events were read.
+        events: Vec<(u64, u64)>,
         adopted: Option<Arc<Adopted>>,
     },
     /// Devices come to this node.
@@ -224,8 +225,15 @@ pub(crate) enum MeshMsg {
 pub(crate) struct Arrival {
     pub homes: Vec<Home>,
     pub known: Vec<Known>,
-    /// These devices were at home at an origin; a link to it or to somebody who may hold its records.
-    pub ask: Vec<(Origin, Vec<String>, Option<crate::transport::Link>)>,
+    pub ask: Vec<Asked>,
+}
+
+/// Devices that were at home at another node.
+pub(crate) struct Asked {
+    pub origin: Origin,
+    pub devices: Vec<String>,
+    /// To that node, or when it is gone to all who may hold records of it. None: it is not known yet whom to ask.
+    pub links: Vec<crate::transport::Link>,
 }
 
 pub(crate) struct MeshActor;

@@ -24,18 +24,17 @@ pub struct Adoptions {
 struct Adoption {
     /// A recovery is under way.
     busy: bool,
-    /// The copy held events up to here when it was read last.
-    at: Seq,
+    /// Which records of events the copy held when it was read last.
+    events: Vec<(u64, u64)>,
     adopted: Option<Arc<Adopted>>,
     /// What was said in its place already, so that it is not said again.
     said: BTreeMap<(String, String, i64, i64), Pane>,
 }
 
 impl Adoptions {
-    /// Whether the copy is to be read (again), as it holds events up to `head`.
-    pub fn wants(&self, life: Life, head: Seq) -> bool {
-        let known = self.all.get(&life);
-        known.is_none_or(|known| !known.busy && (known.adopted.is_none() || known.at < head))
+    /// Whether the copy is to be read (again), as it holds these records of events.
+    pub fn wants(&self, life: Life, events: &[(u64, u64)]) -> bool {
+        self.of(life, events).is_none() && self.all.get(&life).is_none_or(|known| !known.busy)
     }
 
     /// A recovery begins. Answer with [`done`](Self::done).
@@ -43,16 +42,18 @@ impl Adoptions {
         self.all.entry(life).or_default().busy = true;
     }
 
-    pub fn done(&mut self, life: Life, head: Seq, adopted: Option<Arc<Adopted>>) {
+    pub fn done(&mut self, life: Life, events: Vec<(u64, u64)>, adopted: Option<Arc<Adopted>>) {
         let adoption = self.all.entry(life).or_default();
         adoption.busy = false;
         if adopted.is_some() {
-            (adoption.at, adoption.adopted) = (head, adopted);
+            (adoption.events, adoption.adopted) = (events, adopted);
         }
     }
 
-    pub fn of(&self, life: Life) -> Option<&Arc<Adopted>> {
-        self.all.get(&life)?.adopted.as_ref()
+    /// What was recovered from a copy that holds these records of events; `None` when they were not all read.
+    pub fn of(&self, life: Life, events: &[(u64, u64)]) -> Option<&Arc<Adopted>> {
+        let known = self.all.get(&life)?;
+        known.adopted.as_ref().filter(|_| known.events == events)
     }
 
     /// The shares that are to be said, each once.
@@ -82,16 +83,19 @@ pub fn read_through(results: &[(u64, u64)], events: Seq) -> Seq {
     results.first().map_or(Seq(0), |(_, last)| Seq(*last)).min(events)
 }
 
-/// Recovers from a copy, off the executor.
+/// Recovers from a copy that holds these records of events and results, off the executor.
 pub async fn recover(
     env: &Env,
     settings: Arc<Settings>,
     copy: Reader,
     life: Life,
-    through: Seq,
+    events: &[(u64, u64)],
+    results: &[(u64, u64)],
 ) -> Option<Arc<Adopted>> {
-    let of = Whose { origin: life.origin, incarnation: life.incarnation, through };
-    let recovered = env.unblock(move || adopt::adopt(&settings, &copy, of)).await;
+    let head = Seq(events.last().map_or(0, |(_, last)| *last));
+    let first = events.last().map(|(first, _)| Seq(*first));
+    let of = Whose { origin: life.origin, incarnation: life.incarnation, through: read_through(results, head) };
+    let recovered = env.unblock(move || adopt::adopt(&settings, &copy, of, first)).await;
     match recovered? {
         Ok(adopted) => Some(Arc::new(adopted)),
         Err(error) => {

@@ -4,13 +4,15 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 
 use millpond_actors::adopt::{self, Adopted};
 use millpond_core::{
+    admission::Known,
     ids::{Origin, Seq},
     record::{self, Class, Home, RecordKind, Track},
 };
 use millpond_proto::{replication::Life, wire::Run};
 use millpond_store::{ReadError, Reader};
 
-use super::{Arrival, MeshMsg, adoption, state::State};
+use super::{Arrival, Asked, MeshMsg, adoption, state::State};
+use crate::transport::Link;
 
 impl State {
     /// Which devices are at home here by this node's own records up to `head`. Those that were nowhere before are to be registered.
@@ -96,21 +98,51 @@ impl State {
             // have heard of it. It has what nobody could copy meanwhile.
             let linked = self.peers.get(&origin).filter(|peer| peer.hello.is_some() || !self.is_gone(origin));
             if let Some(peer) = linked {
-                arrival.ask.push((origin, devices, Some(peer.link.clone())));
+                arrival.ask.push(Asked { origin, devices, links: vec![peer.link.clone()] });
                 continue;
             }
-            let adopted: Vec<_> =
-                self.lives_of(origin).iter().filter_map(|life| self.adoptions.of(*life)).cloned().collect();
-            if adopted.is_empty() {
-                let holder = self.replication.holders(origin).into_iter().find_map(|peer| self.peers.get(&peer));
-                arrival.ask.push((origin, devices, holder.map(|peer| peer.link.clone())));
-                continue;
-            }
-            for device in &devices {
-                arrival.known.extend(adopted.iter().filter_map(|adopted| adopted.devices.get(device)).cloned());
+            let known = self.known_of_gone(origin, &devices);
+            // Each may have a part of them that nobody else has: who holds them changes with who is there.
+            let links = self.links_to(self.replication.who_offers(origin, Track::Raw));
+            match known {
+                Some(known) if links.is_empty() => arrival.known.extend(known),
+                Some(known) => {
+                    arrival.known.extend(known);
+                    arrival.ask.push(Asked { origin, devices, links });
+                }
+                // What is here is being read.
+                None if !self.lives_of(origin).is_empty() => {
+                    arrival.ask.push(Asked { origin, devices, links: Vec::new() });
+                }
+                None if links.is_empty() => {
+                    let links = self.links_to(self.replication.holders(origin));
+                    arrival.ask.push(Asked { origin, devices, links });
+                }
+                None => arrival.ask.push(Asked { origin, devices, links }),
             }
         }
         arrival
+    }
+
+    /// To those who are there.
+    fn links_to(&self, peers: Vec<Origin>) -> Vec<Link> {
+        let there = peers.into_iter().filter(|peer| !self.is_gone(*peer)).filter_map(|peer| self.peers.get(&peer));
+        there.map(|peer| peer.link.clone()).collect()
+    }
+
+    /// What the copies here tell of devices of a node that is gone; `None` when there are none, or more is in them than was read.
+    pub(super) fn known_of_gone(&self, origin: Origin, devices: &[String]) -> Option<Vec<Known>> {
+        let (lives, mut known) = (self.lives_of(origin), Vec::new());
+        for life in &lives {
+            let adopted = self.adoptions.of(*life, &self.events_of(*life))?;
+            known.extend(devices.iter().filter_map(|device| adopted.devices.get(device)).cloned());
+        }
+        (!lives.is_empty()).then_some(known)
+    }
+
+    /// Which of its records of events are here.
+    fn events_of(&self, life: Life) -> Vec<(u64, u64)> {
+        self.replication.offered(life, Track::Raw, Seq(1), Seq(u64::MAX))
     }
 
     /// The lives of an origin of which there are events here, the last one last.
@@ -122,37 +154,29 @@ impl State {
         held.map(|((life, _), _)| *life).collect()
     }
 
-    /// Recovers the windows of nodes that are gone, from the copies that are held here, and again when more of their records come.
+    /// Recovers the windows and devices of nodes that are gone, from the copies that are held here, and again when more of their records come.
     pub(super) fn adopt(&mut self) {
         let gone: Vec<Origin> = self.membership.members().map(|(member, _)| member.origin).collect();
         let gone = gone.into_iter().filter(|origin| self.is_gone(*origin));
         let lives: Vec<Life> = gone.flat_map(|origin| self.lives_of(origin)).collect();
         for life in lives {
-            let head = self.held.get(&(life, Track::Raw)).copied().unwrap_or_default();
             let Some(reader) = self.copies.reader(life).cloned() else { continue };
-            if !self.adoptions.wants(life, head) || !self.is_complete(life, head, &reader) {
+            let events = self.events_of(life);
+            if !self.adoptions.wants(life, &events) {
                 continue;
             }
             self.adoptions.begin(life);
             let (env, settings, actor) = (self.env.clone(), self.settings.now(), self.actor.clone());
             let results = self.replication.offered(life, Track::Results, Seq(1), Seq(u64::MAX));
-            let through = adoption::read_through(&results, head);
             self.env.spawn(async move {
-                let adopted = adoption::recover(&env, settings, reader, life, through).await;
-                let _ = actor.cast(MeshMsg::Adopted { life, head, adopted });
+                let adopted = adoption::recover(&env, settings, reader, life, &events, &results).await;
+                let _ = actor.cast(MeshMsg::Adopted { life, events, adopted });
             });
         }
     }
 
-    /// Whether a copy has all events between its checkpoint and its end. With less, windows would be said to hold less than they do.
-    fn is_complete(&self, life: Life, head: Seq, copy: &Reader) -> bool {
-        let Ok(cursor) = adopt::cursor(copy) else { return false };
-        let held = self.replication.offered(life, Track::Raw, Seq(1), head);
-        held.iter().any(|(first, last)| *first <= cursor.next().0 && head.0 <= *last)
-    }
-
-    pub(super) fn adopted(&mut self, life: Life, head: Seq, adopted: Option<Arc<Adopted>>) {
-        self.adoptions.done(life, head, adopted);
+    pub(super) fn adopted(&mut self, life: Life, events: Vec<(u64, u64)>, adopted: Option<Arc<Adopted>>) {
+        self.adoptions.done(life, events, adopted);
         // All holders know the devices; the first one speaks.
         let speaks = self.replication.holders(life.origin).first() == Some(&self.me);
         if !speaks || !self.is_gone(life.origin) {

@@ -7,13 +7,9 @@ use bytes::Bytes;
 use millpond_actors::{
     other_sites::Question,
     query::Found,
-    site::{Copy, Others},
+    site::{Arrived, Copy, Others},
 };
-use millpond_core::{
-    admission::Known,
-    record::{self, Home},
-    time::Span,
-};
+use millpond_core::{admission::Known, record, time::Span};
 use millpond_env::Env;
 use millpond_gateway::port::{AskError, Json, Query};
 use millpond_proto::wire::{Reply, Request};
@@ -22,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::sites::Sites;
 
-use super::{Arrival, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
+use super::{Arrival, Asked, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
 
 /// A node that does not answer a question in time is asked no more; others answer in its place.
 const PATIENCE: Span = Span::from_secs(2);
@@ -45,6 +41,36 @@ pub(super) struct MeshOthers {
 impl MeshOthers {
     pub fn new(env: Env, actor: ActorRef<MeshMsg>, copies: Shared, sites: Sites) -> MeshOthers {
         MeshOthers { env, actor, copies, sites }
+    }
+
+    /// What others know of devices, all asked at once; first the devices of which somebody did not answer.
+    async fn ask_seen(&self, ask: Vec<Asked>, patience: Span) -> (Vec<String>, Vec<Known>) {
+        let mut answers = Vec::new();
+        for Asked { origin, devices, links } in ask {
+            let told = links.into_iter().map(|link| {
+                let (tell, told) = oneshot::channel();
+                let (env, devices) = (self.env.clone(), devices.clone());
+                self.env.spawn(async move {
+                    let _ = tell.send(ask_seen(&env, &link, origin, devices, patience).await);
+                });
+                told
+            });
+            answers.push((told.collect::<Vec<_>>(), devices));
+        }
+        let (mut unanswered, mut known) = (Vec::new(), Vec::new());
+        for (told, devices) in answers {
+            let mut is_known = !told.is_empty();
+            for told in told {
+                match told.await {
+                    Ok(Some(more)) => known.extend(more),
+                    _ => is_known = false,
+                }
+            }
+            if !is_known {
+                unanswered.extend(devices);
+            }
+        }
+        (unanswered, known)
     }
 
     /// What is known of another site, here or at the first node of this one that takes from it.
@@ -120,31 +146,24 @@ impl Others for MeshOthers {
         Some(self.sites.cloud()?.find(query).await)
     }
 
-    async fn arrive(&self, devices: &[String]) -> (Vec<Known>, Vec<Home>) {
-        let (mut known, mut wanted, mut homes) = (Vec::new(), devices.to_vec(), None);
+    async fn arrive(&self, devices: &[String], patience: Span) -> Arrived {
+        let begun = self.env.now();
+        let (mut arrived, mut wanted, mut homes) = (Arrived::default(), devices.to_vec(), None);
         loop {
             let arrival = self.ask_actor(|reply| MeshMsg::Arrive { devices: wanted.clone(), reply }).await;
-            let Some(Arrival { homes: all, known: here, ask }) = arrival else {
-                return (known, homes.unwrap_or_default());
-            };
+            let Some(Arrival { homes: all, known, ask }) = arrival else { break };
             homes.get_or_insert(all);
-            known.extend(here);
-            wanted.clear();
-            for (origin, devices, link) in ask {
-                let answer = match &link {
-                    Some(link) => ask_seen(&self.env, link, origin, &devices).await,
-                    None => None,
-                };
-                match answer {
-                    Some(more) => known.extend(more),
-                    None => wanted.extend(devices),
-                }
-            }
-            if wanted.is_empty() {
-                return (known, homes.unwrap_or_default());
+            arrived.known.extend(known);
+            let left = Span(patience.0 - self.env.now().since(begun).0);
+            let (unanswered, known) = self.ask_seen(ask, left).await;
+            arrived.known.extend(known);
+            wanted = unanswered;
+            if wanted.is_empty() || self.env.now().since(begun) >= patience {
+                break;
             }
             self.env.sleep(AGAIN).await;
         }
+        Arrived { homes: homes.unwrap_or_default(), unverified: wanted.len(), ..arrived }
     }
 
     fn listens(&self, device: &str, on: bool) {

@@ -92,14 +92,10 @@ impl State {
             });
             return;
         }
-        let lives = self.lives_of(origin);
-        let adopted: Vec<_> = lives.iter().filter_map(|life| self.adoptions.of(*life)).cloned().collect();
-        if adopted.is_empty() {
-            return self.answer(replies, Reply::Busy { retry_ms: 100 });
+        match self.known_of_gone(origin, &devices) {
+            Some(known) => self.env.spawn(tell_known(replies, known)),
+            None => self.answer(replies, Reply::Busy { retry_ms: 100 }),
         }
-        let known = devices.iter().flat_map(|device| adopted.iter().filter_map(|one| one.devices.get(device)).cloned());
-        let known = known.collect();
-        self.env.spawn(tell_known(replies, known));
     }
 }
 
@@ -110,9 +106,15 @@ async fn tell_known(mut replies: Replies, known: Vec<Known>) {
 }
 
 /// Asks a peer for what it knows of devices; `None` when it does not answer, or does not know yet.
-pub(super) async fn ask_seen(env: &Env, link: &Link, origin: Origin, devices: &[String]) -> Option<Vec<Known>> {
-    let request = Request::Seen { origin, devices: devices.to_vec() };
-    match super::fetch::ask(env, link, SETTLE, &request).await? {
+pub(super) async fn ask_seen(
+    env: &Env,
+    link: &Link,
+    origin: Origin,
+    devices: Vec<String>,
+    patience: Span,
+) -> Option<Vec<Known>> {
+    let request = Request::Seen { origin, devices };
+    match super::fetch::ask(env, link, SETTLE.min(patience), &request).await? {
         Reply::Seen(known) => Some(known.iter().filter_map(|bytes| record::decode(bytes).ok()).collect()),
         _ => None,
     }

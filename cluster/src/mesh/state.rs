@@ -278,7 +278,7 @@ impl State {
             MeshMsg::PushFailed { to, track } => self.replicate(replication::Input::PushFailed { to, track }),
             MeshMsg::Fetched { from, run } => self.arrived(from, run, false),
             MeshMsg::FetchEnded { id, how } => self.replicate(replication::Input::FetchEnded { id, how }),
-            MeshMsg::Adopted { life, head, adopted } => self.adopted(life, head, adopted),
+            MeshMsg::Adopted { life, events, adopted } => self.adopted(life, events, adopted),
             MeshMsg::ToldOfHomes { told, reply } => self.told_of_homes(told, reply),
             MeshMsg::Settled { through, rebuilds } => self.settled(through, rebuilds),
             MeshMsg::Defined { heads, problems } => self.defined(heads, problems),

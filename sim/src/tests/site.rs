@@ -261,8 +261,8 @@ fn what_is_left_out_altogether_is_taken_back() {
 }
 
 /// With the first seed more of what the device had sent arrives at its old node between the question and the move; with the second one the old
-/// node is linked again and still counts as down.
+/// node is linked again and still counts as down; with the third one each of two nodes has a part of what the old node stored.
 #[test]
 fn a_device_is_taken_by_one_node_while_partitions_heal() {
-    keeps_when_partitions_heal(Promise::NothingTwice, &[97, 221]);
+    keeps_when_partitions_heal(Promise::NothingTwice, &[97, 221, 204]);
 }
