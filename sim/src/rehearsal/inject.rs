@@ -63,16 +63,8 @@ impl Rehearsal {
                 }
             }
             Fault::Partition { whom, only, .. } => {
-                for other in self.others(host) {
-                    if whom.as_deref().is_some_and(|name| self.world.name(other) != name) {
-                        continue;
-                    }
-                    if only != Some(Way::Out) {
-                        self.world.network().cut(other, host);
-                    }
-                    if only != Some(Way::In) {
-                        self.world.network().cut(host, other);
-                    }
+                for (from, to) in self.parted(host, whom.as_deref(), only) {
+                    self.world.network().cut(from, to);
                 }
             }
             Fault::Link { loss, duplicate, reorder, latency, bytes_per_second, .. } => {
@@ -156,6 +148,12 @@ impl Rehearsal {
         let fault = self.injections[number].fault.clone();
         let at = fault.node().and_then(|name| self.nodes.iter().position(|node| node.name == name));
         let host = at.map_or(self.floor_host, |at| self.nodes[at].host);
+        if let Fault::Partition { whom, only, .. } = &fault {
+            // The network counts who holds a link cut.
+            for (from, to) in self.parted(host, whom.as_deref(), *only) {
+                self.world.network().heal(from, to);
+            }
+        }
         let left = self.under_way.entry((host.0, fault.name())).or_default();
         *left = left.saturating_sub(1);
         if *left > 0 {
@@ -163,11 +161,6 @@ impl Rehearsal {
         }
         self.world.core().note(host, "fault over", fault.name().as_bytes());
         match fault {
-            Fault::Partition { .. } => {
-                for other in self.others(host) {
-                    self.world.network().heal_both(host, other);
-                }
-            }
             Fault::Link { .. } => {
                 for other in self.others(host) {
                     self.world.network().set_both(host, other, calm());
@@ -193,6 +186,14 @@ impl Rehearsal {
             Fault::FailingReceiver { receiver, .. } => self.floor.fail_receiver(&receiver, false),
             _ => {}
         }
+    }
+
+    /// From where to where nothing passes while a node is cut off.
+    fn parted(&self, host: HostId, whom: Option<&str>, only: Option<Way>) -> Vec<(HostId, HostId)> {
+        let others =
+            self.others(host).into_iter().filter(|other| whom.is_none_or(|name| self.world.name(*other) == name));
+        let ways = others.flat_map(|other| [(Way::In, (other, host)), (Way::Out, (host, other))]);
+        ways.filter(|(way, _)| only.is_none_or(|only| only == *way)).map(|(_, way)| way).collect()
     }
 
     /// The end of all faults: devices stop measuring, and nodes that are down come up.

@@ -122,7 +122,7 @@ impl Network {
 
     /// From now on nothing passes from `from` to `to`. A host always reaches itself.
     pub fn cut(&self, from: HostId, to: HostId) {
-        self.shared.state().links.cut(from, to, true);
+        self.shared.state().links.cut(from, to);
     }
 
     pub fn cut_both(&self, a: HostId, b: HostId) {
@@ -131,7 +131,7 @@ impl Network {
     }
 
     pub fn heal(&self, from: HostId, to: HostId) {
-        self.shared.state().links.cut(from, to, false);
+        self.shared.state().links.heal(from, to);
     }
 
     pub fn heal_both(&self, a: HostId, b: HostId) {

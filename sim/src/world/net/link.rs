@@ -68,7 +68,8 @@ pub(super) struct Links {
 
 struct Link {
     spec: Option<LinkSpec>,
-    cut: bool,
+    /// How many hold it cut.
+    cuts: u32,
     /// When the last byte that is waiting will have left.
     busy_until: Instant,
     /// Bytes of datagrams that went into it, whether they arrive or not.
@@ -111,18 +112,24 @@ impl Links {
         self.link(from, to).1
     }
 
-    pub fn cut(&mut self, from: HostId, to: HostId, cut: bool) {
+    /// Until it was healed as often as it was cut.
+    pub fn cut(&mut self, from: HostId, to: HostId) {
         if from != to {
-            self.link(from, to).0.cut = cut;
+            self.link(from, to).0.cuts += 1;
         }
     }
 
+    pub fn heal(&mut self, from: HostId, to: HostId) {
+        let link = self.link(from, to).0;
+        link.cuts = link.cuts.saturating_sub(1);
+    }
+
     pub fn heal_all(&mut self) {
-        self.links.values_mut().for_each(|link| link.cut = false);
+        self.links.values_mut().for_each(|link| link.cuts = 0);
     }
 
     pub fn is_open(&self, from: HostId, to: HostId) -> bool {
-        self.links.get(&(from, to)).is_none_or(|link| !link.cut)
+        self.links.get(&(from, to)).is_none_or(|link| link.cuts == 0)
     }
 
     /// Bytes of datagrams that went that way.
@@ -170,7 +177,7 @@ impl Links {
             return Fate::Busy(now.after(link.rng.random_range(20_000..200_000)));
         }
         let patience = QUEUE_NS_MAX.max(spec.time_of(QUEUE_BYTES));
-        if link.cut || link.busy_until > now.after(patience) {
+        if link.cuts > 0 || link.busy_until > now.after(patience) {
             return Fate::Lost;
         }
         link.carried += bytes as u64;
@@ -187,7 +194,7 @@ impl Links {
         let core = &self.core;
         let link = self.links.entry((from, to)).or_insert_with(|| Link {
             spec: (from == to).then_some(LinkSpec::LOOPBACK),
-            cut: false,
+            cuts: 0,
             busy_until: Instant(0),
             carried: 0,
             rng: core.rng(&format!("net/{}/{}", from.0, to.0)),
