@@ -232,8 +232,18 @@ pub(crate) struct Arrival {
 pub(crate) struct Asked {
     pub origin: Origin,
     pub devices: Vec<String>,
-    /// To that node, or when it is gone to all who may hold records of it. None: it is not known yet whom to ask.
+    /// To whom can be asked. None: it is not known yet who that is.
     pub links: Vec<crate::transport::Link>,
+    pub of: AnswerOf,
+}
+
+/// Whose answers are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerOf {
+    /// The node itself answers, or somebody who has a link to it.
+    Any,
+    /// Each has a part of the records of a node that is gone.
+    All,
 }
 
 pub(crate) struct MeshActor;

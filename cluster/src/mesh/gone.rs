@@ -11,7 +11,7 @@ use millpond_core::{
 use millpond_proto::{replication::Life, wire::Run};
 use millpond_store::{ReadError, Reader};
 
-use super::{Arrival, Asked, MeshMsg, adoption, state::State};
+use super::{AnswerOf, Arrival, Asked, MeshMsg, adoption, state::State};
 use crate::transport::Link;
 
 impl State {
@@ -98,7 +98,12 @@ impl State {
             // have heard of it. It has what nobody could copy meanwhile.
             let linked = self.peers.get(&origin).filter(|peer| peer.hello.is_some() || !self.is_gone(origin));
             if let Some(peer) = linked {
-                arrival.ask.push(Asked { origin, devices, links: vec![peer.link.clone()] });
+                arrival.ask.push(Asked { origin, devices, links: vec![peer.link.clone()], of: AnswerOf::Any });
+                continue;
+            }
+            if !self.is_gone(origin) {
+                let links = self.peers.values().filter(|peer| peer.hello.is_some()).map(|peer| peer.link.clone());
+                arrival.ask.push(Asked { origin, devices, links: links.collect(), of: AnswerOf::Any });
                 continue;
             }
             let known = self.known_of_gone(origin, &devices);
@@ -108,17 +113,17 @@ impl State {
                 Some(known) if links.is_empty() => arrival.known.extend(known),
                 Some(known) => {
                     arrival.known.extend(known);
-                    arrival.ask.push(Asked { origin, devices, links });
+                    arrival.ask.push(Asked { origin, devices, links, of: AnswerOf::All });
                 }
                 // What is here is being read.
                 None if !self.lives_of(origin).is_empty() => {
-                    arrival.ask.push(Asked { origin, devices, links: Vec::new() });
+                    arrival.ask.push(Asked { origin, devices, links: Vec::new(), of: AnswerOf::All });
                 }
                 None if links.is_empty() => {
                     let links = self.links_to(self.replication.holders(origin));
-                    arrival.ask.push(Asked { origin, devices, links });
+                    arrival.ask.push(Asked { origin, devices, links, of: AnswerOf::All });
                 }
-                None => arrival.ask.push(Asked { origin, devices, links }),
+                None => arrival.ask.push(Asked { origin, devices, links, of: AnswerOf::All }),
             }
         }
         arrival

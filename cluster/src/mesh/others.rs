@@ -14,11 +14,11 @@ use millpond_env::Env;
 use millpond_gateway::port::{AskError, Json, Query};
 use millpond_proto::wire::{Reply, Request};
 use ractor::ActorRef;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::sites::Sites;
 
-use super::{Arrival, Asked, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
+use super::{AnswerOf, Arrival, Asked, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
 
 /// A node that does not answer a question in time is asked no more; others answer in its place.
 const PATIENCE: Span = Span::from_secs(2);
@@ -43,34 +43,33 @@ impl MeshOthers {
         MeshOthers { env, actor, copies, sites }
     }
 
-    /// What others know of devices, all asked at once; first the devices of which somebody did not answer.
+    /// What others know of devices, all asked at once; first the devices of which that is not all yet.
     async fn ask_seen(&self, ask: Vec<Asked>, patience: Span) -> (Vec<String>, Vec<Known>) {
-        let mut answers = Vec::new();
-        for Asked { origin, devices, links } in ask {
-            let told = links.into_iter().map(|link| {
-                let (tell, told) = oneshot::channel();
-                let (env, devices) = (self.env.clone(), devices.clone());
+        let (tell, mut told) = mpsc::unbounded_channel();
+        // How many answers are needed still.
+        let mut needed: Vec<usize> = Vec::new();
+        for (at, asked) in ask.iter().enumerate() {
+            for link in asked.links.clone() {
+                let (env, tell, origin, devices) =
+                    (self.env.clone(), tell.clone(), asked.origin, asked.devices.clone());
                 self.env.spawn(async move {
-                    let _ = tell.send(ask_seen(&env, &link, origin, devices, patience).await);
+                    let _ = tell.send((at, ask_seen(&env, &link, origin, devices, patience).await));
                 });
-                told
-            });
-            answers.push((told.collect::<Vec<_>>(), devices));
-        }
-        let (mut unanswered, mut known) = (Vec::new(), Vec::new());
-        for (told, devices) in answers {
-            let mut is_known = !told.is_empty();
-            for told in told {
-                match told.await {
-                    Ok(Some(more)) => known.extend(more),
-                    _ => is_known = false,
-                }
             }
-            if !is_known {
-                unanswered.extend(devices);
+            needed.push(if asked.of == AnswerOf::Any { 1 } else { asked.links.len().max(1) });
+        }
+        drop(tell);
+        let mut known = Vec::new();
+        while needed.iter().any(|needed| *needed > 0)
+            && let Some((at, answer)) = told.recv().await
+        {
+            if let Some(more) = answer {
+                known.extend(more);
+                needed[at] = needed[at].saturating_sub(1);
             }
         }
-        (unanswered, known)
+        let unanswered = ask.into_iter().zip(needed).filter(|(_, needed)| *needed > 0);
+        (unanswered.flat_map(|(asked, _)| asked.devices).collect(), known)
     }
 
     /// What is known of another site, here or at the first node of this one that takes from it.

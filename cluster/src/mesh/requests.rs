@@ -70,7 +70,8 @@ impl State {
         if life == self.life() { Some(self.node.reader.clone()) } else { self.copies.reader(life).cloned() }
     }
 
-    /// What is known of devices that go to `from`'s node: here, or in the copy of a node that is gone.
+    /// What is known of devices that go to `from`'s node: here, at a node that is linked with this one and not with that one, or in the copy
+    /// of a node that is gone.
     fn seen(&mut self, from: Origin, origin: Origin, devices: Vec<String>, replies: Replies) {
         if origin == self.me {
             // From now on they are asked for again when they come back, or when something of them is still on its way here.
@@ -89,6 +90,18 @@ impl State {
                     }
                 }
                 tell_known(replies, known).await;
+            });
+            return;
+        }
+        if !self.is_gone(origin)
+            && let Some(peer) = self.peers.get(&origin).filter(|_| from != origin)
+        {
+            // Whoever asks has no link to it.
+            let (env, link) = (self.env.clone(), peer.link.clone());
+            self.env.spawn(async move {
+                if let Some(known) = ask_seen(&env, &link, origin, devices, SETTLE).await {
+                    tell_known(replies, known).await;
+                }
             });
             return;
         }
