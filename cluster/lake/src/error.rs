@@ -15,6 +15,11 @@ pub enum LakeError {
     Damaged { path: String, why: String },
     #[error("{path} is of format {format}, which this program does not know")]
     Format { path: String, format: u32 },
+    /// Nothing was committed: another writer's manifest could be lost.
+    #[error(
+        "the object store writes over what is there, though it is told not to (`If-None-Match: *`); use one that takes conditional writes"
+    )]
+    Overwrites,
     /// Nothing was committed; files that were written are swept away later.
     #[error("other writers to the lake came first {attempts} times in a row")]
     Contended { attempts: u32 },

@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     known: Mutex<Known>,
     /// The store was looked at.
     read: AtomicBool,
+    /// The store keeps what is there.
+    proven: AtomicBool,
     footers: Mutex<Footers>,
 }
 
@@ -76,6 +78,8 @@ pub(crate) struct Known {
     /// Of its bytes.
     pub hash: String,
 }
+
+const PROOF: &[u8] = b"Nobody may write here again: so the store is known to keep what is there.\n";
 
 /// How often a writer begins again because another came first.
 pub(crate) const ATTEMPTS: u32 = 32;
@@ -94,8 +98,9 @@ impl Lake {
     /// A handle that knows nothing yet: its manifest is that of an empty lake until it was [refreshed](Lake::refresh).
     pub fn unread(store: Arc<dyn ObjectStore>, options: Options) -> Lake {
         let known = Mutex::new(Known { manifest: Arc::new(Manifest::empty()), hash: String::new() });
-        let (read, footers) = (AtomicBool::new(false), Mutex::new(Footers::new(options.footers)));
-        Lake(Arc::new(Inner { store, options, known, read, footers }))
+        let (read, proven) = (AtomicBool::new(false), AtomicBool::new(false));
+        let footers = Mutex::new(Footers::new(options.footers));
+        Lake(Arc::new(Inner { store, options, known, read, proven, footers }))
     }
 
     /// Whether the store was looked at, so that the manifest that is known is one of it.
@@ -165,6 +170,28 @@ impl Lake {
         found.bytes().await.map_err(LakeError::store(path))
     }
 
+    /// Two writers are kept apart by a write that must not find anything in its place. There are stores that do it all the same.
+    async fn prove(&self) -> Result<()> {
+        if self.0.proven.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let place = parse(names::PROOF)?;
+        // Once it is there every further one has to be refused.
+        for _ in 0..2 {
+            let payload = PutPayload::from_static(PROOF);
+            match self.0.store.put_opts(&place, payload, PutMode::Create.into()).await {
+                Ok(_) => {}
+                Err(StoreError::AlreadyExists { .. } | StoreError::Precondition { .. }) => {
+                    self.0.proven.store(true, Ordering::Release);
+                    return Ok(());
+                }
+                Err(StoreError::NotImplemented { .. }) => break,
+                Err(error) => return Err(LakeError::store(names::PROOF)(error)),
+            }
+        }
+        Err(LakeError::Overwrites)
+    }
+
     /// Commits an edit on top of `base`: the new manifest, or `None` when another writer was faster or the edit does not hold any more.
     /// What is newest is known after that.
     pub(crate) async fn commit(&self, base: &Known, edit: &Edit, now_ms: i64) -> Result<Option<Arc<Manifest>>> {
@@ -172,6 +199,7 @@ impl Lake {
             self.refresh().await?;
             return Ok(None);
         };
+        self.prove().await?;
         let (number, path, bytes) = (next.number, next.path(), Bytes::from(next.encode()));
         let hash = hash_of(&bytes);
         let (place, payload) = (parse(&path)?, PutPayload::from_bytes(bytes.clone()));

@@ -8,6 +8,8 @@ const FOLDER_COLUMNS: [&str; 2] = ["tenant", "day"];
 const ESCAPE: &str = "metric:";
 
 pub const MANIFESTS: &str = "events/_manifests";
+/// Sorts before all manifests.
+pub const PROOF: &str = "events/_manifests/-kept";
 pub const EVENTS: &str = "events";
 pub const COLD: &str = "cold";
 

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, future, stream::BoxStream};
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart, path::Path,
 };
 
@@ -28,6 +28,8 @@ pub enum Fault {
     DiedBefore,
     /// Done, and nothing after it.
     DiedAfter,
+    /// Done, and writes that are to find nothing in their place take it over, now and later.
+    Overwrites,
 }
 
 pub const FAULTS: [Fault; 4] = [Fault::Refused, Fault::Lied, Fault::DiedBefore, Fault::DiedAfter];
@@ -64,8 +66,8 @@ impl Plan {
         match (number.cmp(&self.at), self.fault) {
             (std::cmp::Ordering::Less, _) => (true, true),
             (std::cmp::Ordering::Equal, Fault::Lied | Fault::DiedAfter) => (true, false),
-            (std::cmp::Ordering::Equal, _) => (false, false),
-            (_, Fault::Refused | Fault::Lied) => (true, true),
+            (std::cmp::Ordering::Equal, Fault::Refused | Fault::DiedBefore) => (false, false),
+            (_, Fault::Overwrites) | (std::cmp::Ordering::Greater, Fault::Refused | Fault::Lied) => (true, true),
             _ => (false, false),
         }
     }
@@ -92,7 +94,10 @@ impl fmt::Display for Faulty {
 
 #[async_trait]
 impl ObjectStore for Faulty {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
+        if self.plan.fault == Fault::Overwrites {
+            options.mode = PutMode::Overwrite;
+        }
         self.plan.run(self.store.put_opts(location, payload, options)).await
     }
 

@@ -1,6 +1,9 @@
 //! Two writers at once.
 
-use super::*;
+use super::{
+    faulty::{Fault, Faulty},
+    *,
+};
 use crate::{LeftOut, Lifecycle};
 
 #[test]
@@ -36,6 +39,18 @@ fn of_two_writers_of_the_same_records_one_is_heard() {
         let second = d.append(&more, &[taken(10, 10)], T0).await.unwrap().number;
         assert_eq!((first, second), (3, 3));
         assert_eq!(a.refresh().await.unwrap().number, 3);
+    });
+}
+
+#[test]
+fn a_store_that_cannot_keep_two_writers_apart_is_not_written_to() {
+    block_on(async {
+        let store = memory();
+        let careless: Arc<dyn ObjectStore> = Arc::new(Faulty::new(store.clone(), 1, Fault::Overwrites));
+        let lake = open(&careless).await;
+        let refused = lake.append(&records(1, 4), &[taken(1, 4)], T0).await;
+        assert!(matches!(refused, Err(crate::LakeError::Overwrites)), "{refused:?}");
+        assert_eq!(open(&store).await.manifest().number, 0);
     });
 }
 
