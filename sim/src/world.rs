@@ -233,11 +233,13 @@ impl World {
 }
 
 impl Drop for World {
-    /// Hosts end one by one, so that nothing of one runs while another is half gone.
+    /// Hosts end one by one, so that nothing of one runs while another is half gone. What a program holds in circles stays until the end of the
+    /// process, as everywhere; the contents of its disk need not.
     fn drop(&mut self) {
         for id in 0..self.hosts.len() {
             self.end(HostId(id as u32), "end");
         }
+        self.hosts.iter().filter_map(|host| host.disk.as_ref()).for_each(Disk::wipe);
         self.core.end();
     }
 }
