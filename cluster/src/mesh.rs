@@ -163,6 +163,8 @@ pub(crate) enum MeshMsg {
     /// Devices come to this node.
     Arrive {
         devices: Vec<String>,
+        /// Who was asked before did not answer.
+        again: bool,
         reply: oneshot::Sender<Arrival>,
     },
     /// Where these parts of the site's journals are to be looked for, or all of them, without the nodes that did not answer.
@@ -232,18 +234,10 @@ pub(crate) struct Arrival {
 pub(crate) struct Asked {
     pub origin: Origin,
     pub devices: Vec<String>,
-    /// To whom can be asked. None: it is not known yet who that is.
+    /// To whom can be asked.
     pub links: Vec<crate::transport::Link>,
-    pub of: AnswerOf,
-}
-
-/// Whose answers are needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AnswerOf {
-    /// The node itself answers, or somebody who has a link to it.
-    Any,
-    /// Each has a part of the records of a node that is gone.
-    All,
+    /// So many of them have to answer. With more than there are it is to be tried again: somebody cannot be asked yet.
+    pub needed: usize,
 }
 
 pub(crate) struct MeshActor;

@@ -11,7 +11,7 @@ use millpond_core::{
 use millpond_proto::{replication::Life, wire::Run};
 use millpond_store::{ReadError, Reader};
 
-use super::{AnswerOf, Arrival, Asked, MeshMsg, adoption, state::State};
+use super::{Arrival, Asked, MeshMsg, adoption, state::State};
 use crate::transport::Link;
 
 impl State {
@@ -84,7 +84,8 @@ impl State {
         self.twins.due.extend(moved);
     }
 
-    pub(super) fn arrive(&mut self, devices: &[String]) -> Arrival {
+    /// `again`: who was asked before did not answer.
+    pub(super) fn arrive(&mut self, devices: &[String], again: bool) -> Arrival {
         let mut arrival = Arrival { homes: Vec::new(), known: Vec::new(), ask: Vec::new() };
         let mut elsewhere: BTreeMap<Origin, Vec<String>> = BTreeMap::new();
         for device in devices {
@@ -97,33 +98,31 @@ impl State {
             // The link to a node that is down was closed when it was found to be so: this is a new one, and it is back, before the others
             // have heard of it. It has what nobody could copy meanwhile.
             let linked = self.peers.get(&origin).filter(|peer| peer.hello.is_some() || !self.is_gone(origin));
-            if let Some(peer) = linked {
-                arrival.ask.push(Asked { origin, devices, links: vec![peer.link.clone()], of: AnswerOf::Any });
-                continue;
-            }
-            if !self.is_gone(origin) {
-                let links = self.peers.values().filter(|peer| peer.hello.is_some()).map(|peer| peer.link.clone());
-                arrival.ask.push(Asked { origin, devices, links: links.collect(), of: AnswerOf::Any });
-                continue;
-            }
-            let known = self.known_of_gone(origin, &devices);
-            // Each may have a part of them that nobody else has: who holds them changes with who is there.
-            let links = self.links_to(self.replication.who_offers(origin, Track::Raw));
-            match known {
-                Some(known) if links.is_empty() => arrival.known.extend(known),
-                Some(known) => {
-                    arrival.known.extend(known);
-                    arrival.ask.push(Asked { origin, devices, links, of: AnswerOf::All });
-                }
-                // What is here is being read.
-                None if !self.lives_of(origin).is_empty() => {
-                    arrival.ask.push(Asked { origin, devices, links: Vec::new(), of: AnswerOf::All });
-                }
-                None if links.is_empty() => {
-                    let links = self.links_to(self.replication.holders(origin));
-                    arrival.ask.push(Asked { origin, devices, links, of: AnswerOf::All });
-                }
-                None => arrival.ask.push(Asked { origin, devices, links, of: AnswerOf::All }),
+            let (links, needed) = if let Some(peer) = linked.filter(|_| !again) {
+                (vec![peer.link.clone()], 1)
+            } else if linked.is_some() || !self.is_gone(origin) {
+                // Whoever has a link to it asks it. The one that is here may be broken, and nobody has noticed yet.
+                let others = self.peers.values().filter(|peer| peer.hello.is_some());
+                (others.map(|peer| peer.link.clone()).collect(), 1)
+            } else {
+                let here = self.known_of_gone(origin, &devices);
+                // Each may have a part of its records that nobody else has: who holds them changes with who is there.
+                let mut links = self.links_to(self.replication.who_offers(origin, Track::Raw));
+                let needed = match &here {
+                    Some(_) => links.len(),
+                    // What is here is being read.
+                    None if !self.lives_of(origin).is_empty() => links.len() + 1,
+                    None if links.is_empty() => {
+                        links = self.links_to(self.replication.holders(origin));
+                        1
+                    }
+                    None => links.len(),
+                };
+                arrival.known.extend(here.unwrap_or_default());
+                (links, needed)
+            };
+            if needed > 0 {
+                arrival.ask.push(Asked { origin, devices, links, needed });
             }
         }
         arrival

@@ -18,11 +18,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::sites::Sites;
 
-use super::{AnswerOf, Arrival, Asked, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
+use super::{Arrival, Asked, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
 
 /// A node that does not answer a question in time is asked no more; others answer in its place.
 const PATIENCE: Span = Span::from_secs(2);
 const AGAIN: Span = Span::from_millis(100);
+/// Who is asked first for what is known of devices has this long to answer.
+const FIRST: Span = Span::from_secs(1);
 /// The question for what is known of another site.
 pub(super) const OTHER_SITE: &str = "other_site";
 
@@ -47,7 +49,7 @@ impl MeshOthers {
     async fn ask_seen(&self, ask: Vec<Asked>, patience: Span) -> (Vec<String>, Vec<Known>) {
         let (tell, mut told) = mpsc::unbounded_channel();
         // How many answers are needed still.
-        let mut needed: Vec<usize> = Vec::new();
+        let mut needed: Vec<usize> = ask.iter().map(|asked| asked.needed).collect();
         for (at, asked) in ask.iter().enumerate() {
             for link in asked.links.clone() {
                 let (env, tell, origin, devices) =
@@ -56,7 +58,6 @@ impl MeshOthers {
                     let _ = tell.send((at, ask_seen(&env, &link, origin, devices, patience).await));
                 });
             }
-            needed.push(if asked.of == AnswerOf::Any { 1 } else { asked.links.len().max(1) });
         }
         drop(tell);
         let mut known = Vec::new();
@@ -149,12 +150,13 @@ impl Others for MeshOthers {
         let begun = self.env.now();
         let (mut arrived, mut wanted, mut homes) = (Arrived::default(), devices.to_vec(), None);
         loop {
-            let arrival = self.ask_actor(|reply| MeshMsg::Arrive { devices: wanted.clone(), reply }).await;
+            let again = homes.is_some();
+            let arrival = self.ask_actor(|reply| MeshMsg::Arrive { devices: wanted.clone(), again, reply }).await;
             let Some(Arrival { homes: all, known, ask }) = arrival else { break };
             homes.get_or_insert(all);
             arrived.known.extend(known);
             let left = Span(patience.0 - self.env.now().since(begun).0);
-            let (unanswered, known) = self.ask_seen(ask, left).await;
+            let (unanswered, known) = self.ask_seen(ask, if again { left } else { left.min(FIRST) }).await;
             arrived.known.extend(known);
             wanted = unanswered;
             if wanted.is_empty() || self.env.now().since(begun) >= patience {

@@ -150,7 +150,7 @@ pub(crate) struct State {
     pub(super) settling: Settling,
     pub(super) definitions: Definitions,
     /// Devices that come, to be answered for when the others' news have arrived.
-    arriving: Vec<(Vec<String>, oneshot::Sender<Arrival>)>,
+    arriving: Vec<(Vec<String>, bool, oneshot::Sender<Arrival>)>,
     pub(super) metrics: MeshMetrics,
     pub(super) upkeep: Upkeep,
     pub(super) dialect: Dialect,
@@ -282,7 +282,7 @@ impl State {
             MeshMsg::ToldOfHomes { told, reply } => self.told_of_homes(told, reply),
             MeshMsg::Settled { through, rebuilds } => self.settled(through, rebuilds),
             MeshMsg::Defined { heads, problems } => self.defined(heads, problems),
-            MeshMsg::Arrive { devices, reply } => self.arriving.push((devices, reply)),
+            MeshMsg::Arrive { devices, again, reply } => self.arriving.push((devices, again, reply)),
             MeshMsg::Elsewhere { parts, silent, reply } => {
                 let _ = reply.send(self.plan(parts, &silent));
             }
@@ -300,8 +300,8 @@ impl State {
             MeshMsg::Stop(reply) => self.stop(reply),
         }
         if self.is_settled() {
-            for (devices, reply) in std::mem::take(&mut self.arriving) {
-                let _ = reply.send(self.arrive(&devices));
+            for (devices, again, reply) in std::mem::take(&mut self.arriving) {
+                let _ = reply.send(self.arrive(&devices, again));
             }
         }
     }

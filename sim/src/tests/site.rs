@@ -266,3 +266,19 @@ fn what_is_left_out_altogether_is_taken_back() {
 fn a_device_is_taken_by_one_node_while_partitions_heal() {
     keeps_when_partitions_heal(Promise::NothingTwice, &[97, 221, 204]);
 }
+
+/// South is cut off from its devices and from north, where they go; west sees both.
+#[test]
+fn a_node_that_is_linked_with_somebody_else_is_asked_through_it() {
+    let cut = |whom: &str| {
+        format!("[[fault]]\nat = \"20s\"\nkind = \"partition\"\nnode = \"south\"\nwhom = \"{whom}\"\nlasts = \"35s\"\n")
+    };
+    let storm = "[[fault]]\nat = \"21s\"\nkind = \"reconnect_storm\"\nfleet = \"b\"\n";
+    let text = site("local", "", &format!("{}{}{storm}", cut("floor"), cut("north")));
+    let outcome = run(&text.replace("others = [\"west\", \"north\"]", "others = [\"north\"]"), 1);
+    assert!(outcome.report.kept(), "{:#?}", outcome.report.broken);
+    let last =
+        |node: usize, name: &str| outcome.evidence.nodes[node].samples.last().expect("it was watched").metrics[name];
+    assert_eq!([0, 1, 2].map(|node| last(node, "millpond_site_unverified_devices")), [0.0; 3]);
+    assert!(outcome.report.counts.reconnects >= 4, "{:?}", outcome.report.counts);
+}
