@@ -4,6 +4,7 @@
 mod blocking;
 mod clock;
 mod files;
+mod neighbours;
 mod net;
 pub mod os;
 

@@ -57,7 +57,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// The only crates that may name a package.
-const OWNERS: [(&str, &[&str]); 15] = [
+const OWNERS: [(&str, &[&str]); 16] = [
     ("rmp-serde", &["millpond-core"]),
     ("cel", &["millpond-core"]),
     ("redb", &["millpond-store", "millpond-sim"]),
@@ -72,6 +72,7 @@ const OWNERS: [(&str, &[&str]); 15] = [
     ("quinn", &["millpond-cluster", "millpond-sim"]),
     ("rustls", &["millpond-cluster", "millpond-sim"]),
     ("clap", &["millpond"]),
+    ("mdns-sd", &["millpond"]),
     ("tracing-subscriber", &["millpond"]),
 ];
 

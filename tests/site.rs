@@ -16,8 +16,9 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    MILLPOND, Node, folder,
+    MILLPOND, Node, folder, has,
     mqtt::Publisher,
+    not_here,
     site::{Place, has_members, three},
     write,
 };
@@ -366,4 +367,32 @@ fn a_node_that_has_left_and_founded_again_agrees_with_the_others() {
         assert_eq!(series(node, 0), expected(0, 1000), "at {}", place.name);
     }
     [first, second, third].into_iter().for_each(Node::terminate);
+}
+
+/// Sends itself a datagram as nodes do that look around.
+const HEARS_ITSELF: &str = r#"
+from socket import *
+one, other = inet_aton("224.0.0.251"), inet_aton("127.0.0.1")
+hears, says = socket(AF_INET, SOCK_DGRAM), socket(AF_INET, SOCK_DGRAM)
+hears.bind(("", 0))
+hears.setsockopt(IPPROTO_IP, IP_ADD_MEMBERSHIP, one + other)
+says.setsockopt(IPPROTO_IP, IP_MULTICAST_IF, other)
+says.sendto(b"x", ("224.0.0.251", hears.getsockname()[1]))
+hears.settimeout(2)
+hears.recv(1)
+"#;
+
+#[test]
+fn nodes_find_each_other_on_the_local_network() {
+    if !has("python3", &["-c", HEARS_ITSELF]) {
+        return not_here("mDNS, because nothing that is sent to 224.0.0.251 comes back on this machine's loopback");
+    }
+    let folder = folder();
+    let config = write(folder.path(), "edge.toml", "[site]\nseeds = [\"mdns\"]\n");
+    let (north, first) = Place::found("mill", "north", &config, &[]);
+    let south = Place::join(&north, "south");
+    std::fs::remove_file(south.data().join("identity/seeds")).expect("where north was is forgotten");
+    let second = south.start(&config, &[]);
+    [&first, &second].into_iter().for_each(|node| has_members(node, 2));
+    [first, second].into_iter().for_each(Node::terminate);
 }

@@ -79,7 +79,8 @@ pub struct SiteSettings {
     /// Address at which others reach this node, when it is not the one it listens on. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advertise: Option<String>,
-    /// Nodes to ask for the others, as `host:port`. Those that were met before are remembered besides. Default: none.
+    /// Nodes to ask for the others, as `host:port`. `mdns` stands for those that say on the local network that they are there; then this one
+    /// says so too. Those that were met before are remembered besides. Default: none.
     pub seeds: Vec<String>,
     /// Other nodes that keep a copy of this node's events, from 0 to 8. Alerts, state and panes are copied to all. Default: 1.
     #[schemars(range(max = 8))]
@@ -89,6 +90,11 @@ pub struct SiteSettings {
     pub ack: Ack,
     /// Bytes of the copy of one other node's events beyond which the oldest are given up. Default: 1073741824 (1 GiB).
     pub replica_max_bytes: u64,
+}
+
+impl SiteSettings {
+    /// The seed that stands for whoever is on the local network.
+    pub const MDNS: &str = "mdns";
 }
 
 impl Default for SiteSettings {

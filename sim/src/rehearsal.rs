@@ -12,7 +12,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-use millpond_actors::{STORE_FILE, config::Config};
+use millpond_actors::{STORE_FILE, config::Config, settings::SiteSettings};
 use millpond_cluster::{identity::Trusted, mesh};
 use millpond_core::{ids::Origin, time::Span};
 use millpond_lake::{Lake, Options as LakeOptions};
@@ -132,7 +132,10 @@ impl Rehearsal {
                 node.cloud = spec.cloud;
                 node.trusts = spec.trusts.iter().map(|trust| trusted(options.seed, trust, scenario)).collect();
                 node.config.node.name.clone_from(&spec.name);
-                let mates = scenario.nodes.iter().filter(|mate| mate.site == spec.site && mate.name != spec.name);
+                // Who looks around on the local network is told nobody.
+                let looks = node.config.site.seeds.iter().any(|seed| seed == SiteSettings::MDNS);
+                let mates = scenario.nodes.iter().filter(|_| !looks);
+                let mates = mates.filter(|mate| mate.site == spec.site && mate.name != spec.name);
                 node.config.site.seeds.extend(mates.map(|mate| format!("{}:{}", mate.name, SITE_PORT)));
             }
             nodes.push(node);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use millpond_actors::{
     config::SinkKind,
-    settings::{Ack, ClassRetention},
+    settings::{Ack, ClassRetention, SiteSettings},
 };
 use millpond_core::{
     admission::Gate,
@@ -139,11 +139,12 @@ fn site(config: &Config, found: &mut Vec<SpecProblem>) {
             );
         }
     }
-    for (at, seed) in site.seeds.iter().enumerate() {
+    for (at, seed) in site.seeds.iter().enumerate().filter(|(_, seed)| *seed != SiteSettings::MDNS) {
         let parts = seed.rsplit_once(':').filter(|(host, _)| !host.is_empty());
         if parts.is_none_or(|(_, port)| port.parse::<u16>().map_or(true, |port| port == 0)) {
             let message = format!("\"{seed}\" is not a host and a port");
-            found.push(SpecProblem::new(format!("site.seeds[{at}]"), message).hint("for example \"press-hall:7800\""));
+            let hint = "for example \"press-hall:7800\", or \"mdns\"";
+            found.push(SpecProblem::new(format!("site.seeds[{at}]"), message).hint(hint));
         }
     }
     if site.replicas == 0 && site.ack == Ack::Site {

@@ -9,11 +9,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use millpond_env::{Datagrams, Listener, Net, Stream};
+use millpond_env::{Datagrams, Listener, Neighbours, Net, Stream};
 use tokio::{
     io::ReadBuf,
     net::{TcpListener, TcpStream, UdpSocket},
 };
+
+use super::neighbours::Mdns;
 
 /// Streams send small writes at once (`TCP_NODELAY`): our callers write whole frames.
 #[derive(Debug)]
@@ -35,6 +37,10 @@ impl Net for Tcp {
 
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((host.trim_matches(['[', ']']), port)).await?.collect())
+    }
+
+    async fn neighbours(&self, name: &str, at: SocketAddr) -> io::Result<Box<dyn Neighbours>> {
+        Ok(Box::new(Mdns::begin(name, at)?))
     }
 
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub use clock::{Clock, Elapsed, Mono};
 pub use disk::{BlockDevice, Disk, DiskSpace};
 pub use entropy::Entropy;
-pub use net::{Datagrams, Listener, Net, Stream};
+pub use net::{Datagrams, Listener, Neighbours, Net, Stream};
 pub use rand::rngs::StdRng;
 pub use task::{Blocking, Spawner, Trace, Worker, yield_now};
 

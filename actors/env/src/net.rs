@@ -36,6 +36,14 @@ pub trait Datagrams: Debug + Send + Sync + 'static {
     fn local_addr(&self) -> SocketAddr;
 }
 
+/// Programs of our kind on the local network.
+#[async_trait]
+pub trait Neighbours: Debug + Send + 'static {
+    /// Where one more may be reached, by any of these addresses. Who is believed has to be decided by other means: anybody can say anything on a
+    /// local network. `None`: nobody will be found any more.
+    async fn next(&mut self) -> Option<Vec<SocketAddr>>;
+}
+
 #[async_trait]
 pub trait Net: Debug + Send + Sync + 'static {
     /// Port 0 takes any free port; [`Listener::local_addr`] tells which.
@@ -48,6 +56,12 @@ pub trait Net: Debug + Send + Sync + 'static {
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         let addr = host.parse().map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
         Ok(vec![SocketAddr::new(addr, port)])
+    }
+
+    /// Says on the local network that this program, `name`, takes datagrams at `at` (an unspecified address: at all that this machine has),
+    /// and finds others that say so, until what is returned is dropped. Whoever implements nothing finds nobody.
+    async fn neighbours(&self, _name: &str, _at: SocketAddr) -> io::Result<Box<dyn Neighbours>> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 
     /// Connects to `host:port`; the name is resolved by the world.

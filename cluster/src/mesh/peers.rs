@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
 };
 
-use millpond_actors::config::Config;
+use millpond_actors::{config::Config, settings::SiteSettings};
 use millpond_core::{
     ids::Origin,
     record::{self, Class},
@@ -228,7 +228,7 @@ impl State {
         let (env, actor, seeds) = (self.env.clone(), self.actor.clone(), self.config.site.seeds.clone());
         self.env.spawn(async move {
             let mut found = Vec::new();
-            for seed in seeds {
+            for seed in seeds.into_iter().filter(|seed| seed != SiteSettings::MDNS) {
                 let Some((host, port)) = seed.rsplit_once(':') else { continue };
                 let Ok(port) = port.parse() else { continue };
                 match env.net.resolve(host, port).await {
@@ -237,6 +237,25 @@ impl State {
                 }
             }
             let _ = actor.cast(MeshMsg::Resolved(found));
+        });
+    }
+
+    /// Finds whoever says on the local network that it is there. Who is of this site their certificates say.
+    pub(super) fn look_around(&self) {
+        if !self.config.site.seeds.iter().any(|seed| seed == SiteSettings::MDNS) {
+            return;
+        }
+        let (env, actor) = (self.env.clone(), self.actor.clone());
+        let (name, at) = (self.me.short().to_string(), advertised(&self.config, self.transport.local_addr()));
+        self.env.spawn(async move {
+            match env.net.neighbours(&name, at).await {
+                Ok(mut neighbours) => {
+                    while let Some(found) = neighbours.next().await
+                        && actor.cast(MeshMsg::Resolved(found)).is_ok()
+                    {}
+                }
+                Err(error) => tracing::warn!(%error, "nobody can be looked for on the local network"),
+            }
         });
     }
 

@@ -54,6 +54,8 @@ use crate::{
 };
 
 /// How often somebody who is known, and to whom there is no link, is called.
+/// Addresses to ask for the others: what is said on a local network has no end.
+const SEEDS_MAX: usize = 256;
 const DIAL_EVERY: Span = Span::from_secs(1);
 const PING_EVERY: Span = Span::from_secs(5);
 
@@ -247,6 +249,7 @@ impl State {
             sites,
         };
         state.resolve_seeds();
+        state.look_around();
         state.own_homes(last[Track::Results as usize])?;
         readers.iter().for_each(|(life, reader)| {
             state.homes_of(*life, reader);
@@ -272,7 +275,8 @@ impl State {
             MeshMsg::DocumentsDue => self.documents_due(),
             MeshMsg::Copy(done) => self.copy(done),
             MeshMsg::Resolved(addrs) => {
-                self.seeds.extend(addrs);
+                let room = SEEDS_MAX.saturating_sub(self.seeds.len());
+                self.seeds.extend(addrs.into_iter().take(room));
                 self.dial();
             }
             MeshMsg::PushFailed { to, track } => self.replicate(replication::Input::PushFailed { to, track }),

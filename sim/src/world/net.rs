@@ -17,6 +17,7 @@ mod datagram;
 mod dial;
 mod flow;
 mod link;
+mod neighbours;
 mod ports;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use millpond_env::{Datagrams, Listener, Net, Stream};
+use millpond_env::{Datagrams, Listener, Neighbours, Net, Stream};
 
 use self::{connection::Connection, link::Links, ports::Machine};
 use super::core::{Core, HostId, Instant, Place};
@@ -230,6 +231,14 @@ impl State {
         self.next_id
     }
 
+    /// Where those say to be that a host can hear.
+    fn heard_by(&self, host: HostId) -> Vec<SocketAddr> {
+        let ids = (0..self.machines.len() as u32).map(HostId);
+        let heard = ids.filter(|from| *from != host && self.links.is_open(*from, host));
+        let machines = heard.map(|from| &self.machines[from.0 as usize]);
+        machines.filter_map(|machine| Some(SocketAddr::new(machine.address, machine.says?))).collect()
+    }
+
     /// Which host has an address, as `from` sees it.
     fn host_at(&self, from: HostId, address: IpAddr) -> Option<HostId> {
         if address.is_loopback() || address.is_unspecified() {
@@ -273,6 +282,10 @@ impl Net for HostNet {
         let named = state.host_named(self.place.host, host).map(|id| state.machine(id).address);
         let address = host.parse().ok().or(named).ok_or(io::ErrorKind::NotFound)?;
         Ok(vec![SocketAddr::new(address, port)])
+    }
+
+    async fn neighbours(&self, _name: &str, at: SocketAddr) -> io::Result<Box<dyn Neighbours>> {
+        Ok(Box::new(neighbours::look(&self.shared, self.place, at)?))
     }
 
     async fn connect(&self, host: &str, port: u16) -> io::Result<Box<dyn Stream>> {

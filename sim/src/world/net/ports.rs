@@ -22,6 +22,8 @@ pub(super) struct Machine {
     /// Local ports of streams that this host has opened.
     dialled: BTreeSet<u16>,
     next_port: u16,
+    /// The port at which it says on the local network that it takes datagrams.
+    pub says: Option<u16>,
 }
 
 pub(super) struct Listening {
@@ -49,6 +51,7 @@ impl Machine {
             sockets: BTreeMap::new(),
             dialled: BTreeSet::new(),
             next_port: EPHEMERAL,
+            says: None,
         }
     }
 
@@ -60,6 +63,7 @@ impl Machine {
     pub fn detach(&mut self) -> (BTreeMap<u16, Listening>, BTreeMap<u16, Socket>) {
         self.boot = None;
         self.dialled.clear();
+        self.says = None;
         (std::mem::take(&mut self.listeners), std::mem::take(&mut self.sockets))
     }
 
