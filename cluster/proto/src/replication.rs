@@ -303,13 +303,13 @@ impl Replication {
         placement::holders(origin, &self.alive, self.settings.replicas)
     }
 
-    /// Peers that said to hold something of a track of an origin.
-    pub fn who_offers(&self, origin: Origin, track: Track) -> Vec<Origin> {
+    /// Peers that said to hold something of a track of some lives.
+    pub fn who_offers(&self, track: Track, wanted: impl Fn(Life) -> bool) -> Vec<Origin> {
         let offers = |peer: &Peer| {
-            let mut lives = peer.held.keys().filter(|(life, held)| life.origin == origin && *held == track);
+            let mut lives = peer.held.keys().filter(|(life, held)| *held == track && wanted(*life));
             lives.any(|(life, track)| peer.offers(*life, *track).is_some_and(|offered| !offered.is_empty()))
         };
-        self.peers.iter().filter(|(peer, known)| **peer != origin && offers(known)).map(|(peer, _)| *peer).collect()
+        self.peers.iter().filter(|(_, known)| offers(known)).map(|(peer, _)| *peer).collect()
     }
 
     /// Whether a node is to hold a track of an origin.

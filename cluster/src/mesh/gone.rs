@@ -90,7 +90,7 @@ impl State {
         let mut elsewhere: BTreeMap<Origin, Vec<String>> = BTreeMap::new();
         for device in devices {
             arrival.homes.push(self.homes.arrive(device, self.me));
-            if let Some(home) = self.homes.bound_for(device).filter(|home| *home != self.me) {
+            if let Some(home) = self.homes.bound_for(device) {
                 elsewhere.entry(home).or_default().push(device.clone());
             }
         }
@@ -98,29 +98,29 @@ impl State {
             // The link to a node that is down was closed when it was found to be so: this is a new one, and it is back, before the others
             // have heard of it. It has what nobody could copy meanwhile.
             let linked = self.peers.get(&origin).filter(|peer| peer.hello.is_some() || !self.is_gone(origin));
-            let (links, needed) = if let Some(peer) = linked.filter(|_| !again) {
-                (vec![peer.link.clone()], 1)
-            } else if linked.is_some() || !self.is_gone(origin) {
-                // Whoever has a link to it asks it. The one that is here may be broken, and nobody has noticed yet.
-                let others = self.peers.values().filter(|peer| peer.hello.is_some());
-                (others.map(|peer| peer.link.clone()).collect(), 1)
-            } else {
-                let here = self.known_of_gone(origin, &devices);
-                // Each may have a part of its records that nobody else has: who holds them changes with who is there.
-                let mut links = self.links_to(self.replication.who_offers(origin, Track::Raw));
-                let needed = match &here {
-                    Some(_) => links.len(),
-                    // What is here is being read.
-                    None if !self.lives_of(origin).is_empty() => links.len() + 1,
-                    None if links.is_empty() => {
-                        links = self.links_to(self.replication.holders(origin));
-                        1
+            let is_there = linked.is_some() || !self.is_gone(origin);
+            if is_there && origin != self.me {
+                let links = match linked.filter(|_| !again) {
+                    Some(peer) => vec![peer.link.clone()],
+                    // Whoever has a link to it asks it. The one that is here may be broken, and nobody has noticed yet.
+                    None => {
+                        let others = self.peers.values().filter(|peer| peer.hello.is_some());
+                        others.map(|peer| peer.link.clone()).collect()
                     }
-                    None => links.len(),
                 };
-                arrival.known.extend(here.unwrap_or_default());
-                (links, needed)
-            };
+                arrival.ask.push(Asked { origin, devices: devices.clone(), links, needed: 1 });
+            }
+            let wanted = |life: Life| life.origin == origin && (!is_there || self.is_lost(life));
+            let here: Vec<Life> = self.lives_of(origin).into_iter().filter(|life| wanted(*life)).collect();
+            // Each may have a part of its records that nobody else has: who holds them changes with who is there.
+            let mut links = self.links_to(self.replication.who_offers(Track::Raw, wanted));
+            let known = self.known_of(&here, &devices);
+            let mut needed = links.len() + usize::from(known.is_none());
+            if !is_there && needed == 0 && here.is_empty() {
+                links = self.links_to(self.replication.holders(origin));
+                needed = 1;
+            }
+            arrival.known.extend(known.unwrap_or_default());
             if needed > 0 {
                 arrival.ask.push(Asked { origin, devices, links, needed });
             }
@@ -134,14 +134,34 @@ impl State {
         there.map(|peer| peer.link.clone()).collect()
     }
 
-    /// What the copies here tell of devices of a node that is gone; `None` when there are none, or more is in them than was read.
-    pub(super) fn known_of_gone(&self, origin: Origin, devices: &[String]) -> Option<Vec<Known>> {
-        let (lives, mut known) = (self.lives_of(origin), Vec::new());
-        for life in &lives {
+    /// What copies tell of devices; `None` when more is in them than was read.
+    fn known_of(&self, lives: &[Life], devices: &[String]) -> Option<Vec<Known>> {
+        let mut known = Vec::new();
+        for life in lives {
             let adopted = self.adoptions.of(*life, &self.events_of(*life))?;
             known.extend(devices.iter().filter_map(|device| adopted.devices.get(device)).cloned());
         }
-        (!lives.is_empty()).then_some(known)
+        Some(known)
+    }
+
+    /// What the copies here tell of devices of a node that it cannot tell itself; `None` when they were not read yet. Nothing when there are none.
+    pub(super) fn known_of_gone(&self, origin: Origin, devices: &[String]) -> Option<Vec<Known>> {
+        self.known_of(&self.gone_lives_of(origin), devices)
+    }
+
+    /// The store that had this life is lost: its node has another one.
+    fn is_lost(&self, life: Life) -> bool {
+        let now = match self.peers.get(&life.origin) {
+            _ if life.origin == self.me => Some(self.node.incarnation),
+            peer => peer.and_then(|peer| peer.hello.as_ref()).map(|hello| hello.incarnation),
+        };
+        now.is_some_and(|now| life.incarnation.founding() < now.founding())
+    }
+
+    /// The lives of which there are events here and that nobody else can speak for.
+    pub(super) fn gone_lives_of(&self, origin: Origin) -> Vec<Life> {
+        let is_gone = self.is_gone(origin);
+        self.lives_of(origin).into_iter().filter(|life| is_gone || self.is_lost(*life)).collect()
     }
 
     /// Which of its records of events are here.
@@ -160,9 +180,8 @@ impl State {
 
     /// Recovers the windows and devices of nodes that are gone, from the copies that are held here, and again when more of their records come.
     pub(super) fn adopt(&mut self) {
-        let gone: Vec<Origin> = self.membership.members().map(|(member, _)| member.origin).collect();
-        let gone = gone.into_iter().filter(|origin| self.is_gone(*origin));
-        let lives: Vec<Life> = gone.flat_map(|origin| self.lives_of(origin)).collect();
+        let known: Vec<Origin> = self.membership.members().map(|(member, _)| member.origin).chain([self.me]).collect();
+        let lives: Vec<Life> = known.into_iter().flat_map(|origin| self.gone_lives_of(origin)).collect();
         for life in lives {
             let Some(reader) = self.copies.reader(life).cloned() else { continue };
             let events = self.events_of(life);

@@ -70,7 +70,8 @@ impl MeshOthers {
             }
         }
         let unanswered = ask.into_iter().zip(needed).filter(|(_, needed)| *needed > 0);
-        (unanswered.flat_map(|(asked, _)| asked.devices).collect(), known)
+        let devices: BTreeSet<String> = unanswered.flat_map(|(asked, _)| asked.devices).collect();
+        (devices.into_iter().collect(), known)
     }
 
     /// What is known of another site, here or at the first node of this one that takes from it.

@@ -93,21 +93,24 @@ impl State {
             });
             return;
         }
+        let Some(mut known) = self.known_of_gone(origin, &devices) else {
+            return self.answer(replies, Reply::Busy { retry_ms: 100 });
+        };
         if !self.is_gone(origin)
             && let Some(peer) = self.peers.get(&origin).filter(|_| from != origin)
         {
             // Whoever asks has no link to it.
             let (env, link) = (self.env.clone(), peer.link.clone());
             self.env.spawn(async move {
-                if let Some(known) = ask_seen(&env, &link, origin, devices, SETTLE).await {
+                if let Some(more) = ask_seen(&env, &link, origin, devices, SETTLE).await {
+                    known.extend(more);
                     tell_known(replies, known).await;
                 }
             });
-            return;
-        }
-        match self.known_of_gone(origin, &devices) {
-            Some(known) => self.env.spawn(tell_known(replies, known)),
-            None => self.answer(replies, Reply::Busy { retry_ms: 100 }),
+        } else if self.gone_lives_of(origin).is_empty() {
+            self.answer(replies, Reply::Busy { retry_ms: 100 });
+        } else {
+            self.env.spawn(tell_known(replies, known));
         }
     }
 }
