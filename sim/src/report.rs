@@ -66,6 +66,9 @@ pub struct Counts {
     /// Readings that came to the cloud while older ones were still to come.
     #[serde(default)]
     pub live_beside_backlog: u64,
+    /// Times that a box gave up events that its cloud does not have.
+    #[serde(default)]
+    pub undelivered: u64,
     /// Readings in the cloud's archive, and operations of its store that failed or said so.
     #[serde(default)]
     pub archived: u64,
@@ -177,6 +180,7 @@ pub fn of(evidence: &Evidence, run: Run) -> Report {
             given: found.given,
             agreed: found.agreed,
             live_beside_backlog: found.live_beside_backlog,
+            undelivered: found.undelivered,
             archived: found.archived,
             store_failures: checks::store_failures(evidence),
             notifications: witness.notifications.len() as u64,

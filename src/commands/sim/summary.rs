@@ -44,6 +44,16 @@ pub fn summary(report: &Report, cpu: Option<Span>) -> String {
     if counts.of_other_sites > 0 {
         let _ = writeln!(text, "  of other sites: {} rows, panes and alerts", number(counts.of_other_sites));
     }
+    if counts.in_cloud > 0 {
+        let parts = [
+            ("came beside older ones", counts.live_beside_backlog),
+            ("archived", counts.archived),
+            ("failures of its store", counts.store_failures),
+            ("times given up before they came", counts.undelivered),
+        ];
+        let parts = parts.iter().filter(|(_, count)| *count > 0).map(|(what, n)| format!("; {} {what}", number(*n)));
+        let _ = writeln!(text, "  in the cloud: {} records{}", number(counts.in_cloud), parts.collect::<String>());
+    }
     for node in &report.nodes {
         text.push_str(&of_node(node));
     }
