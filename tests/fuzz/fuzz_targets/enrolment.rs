@@ -33,7 +33,8 @@ static PEM: LazyLock<String> = LazyLock::new(|| {
     let (terms, take) = (Terms { classes: vec![Class::Pane], devices: Vec::new(), ..Terms::default() }, vec![Class::Alert]);
     let addresses = vec!["oven.example:7800".to_owned()];
     let disk = Files::default();
-    let trusted = Trusted { site: "bakery".to_owned(), authority: CERTIFICATE.clone(), terms, addresses, take };
+    let (site, authority) = ("bakery".to_owned(), CERTIFICATE.clone());
+    let trusted = Trusted { site, authority, terms, addresses, take, uplink: Vec::new(), budget: None };
     save_trusted(&disk, &trusted).expect("it is written");
     let files = disk.0.into_inner().expect("nobody failed");
     let text = String::from_utf8(files["identity/trusted/bakery.toml"].clone()).expect("it is text");

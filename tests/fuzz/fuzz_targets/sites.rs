@@ -43,7 +43,7 @@ fuzz_target!(|data: &[u8]| {
             assert!(left.records.len() <= run.records.len() && (left.first, left.last) == (run.first, run.last));
             assert!(!sound || left.is_sound());
         }
-        Some(Answer::Busy { .. } | Answer::Unknown) | None => {}
+        Some(Answer::Busy { .. } | Answer::Ledger(_) | Answer::Unknown) | None => {}
     }
     let devices = [vec!["press-*".to_owned()], vec!["*".to_owned()], vec!["*e*s*-*".to_owned()], Vec::new()];
     let classes = if choice & 0x80 == 0 { Class::ALL.to_vec() } else { vec![Class::Pane] };
