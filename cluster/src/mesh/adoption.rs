@@ -8,11 +8,15 @@ use millpond_actors::{
 };
 use millpond_core::{
     ids::Seq,
+    time::Span,
     window::{Pane, Whose},
 };
-use millpond_env::Env;
+use millpond_env::{Env, Mono};
 use millpond_proto::replication::Life;
 use millpond_store::Reader;
+
+/// A copy that could not be read is left alone for so long.
+const TRY_AGAIN: Span = Span::from_secs(10);
 
 /// What is known of the journals of nodes that are gone.
 #[derive(Default)]
@@ -27,14 +31,17 @@ struct Adoption {
     /// Which records of events the copy held when it was read last.
     events: Vec<(u64, u64)>,
     adopted: Option<Arc<Adopted>>,
+    /// It could not be read; not before this it is tried again.
+    rests_until: Mono,
     /// What was said in its place already, so that it is not said again.
     said: BTreeMap<(String, String, i64, i64), Pane>,
 }
 
 impl Adoptions {
     /// Whether the copy is to be read (again), as it holds these records of events.
-    pub fn wants(&self, life: Life, events: &[(u64, u64)]) -> bool {
-        self.of(life, events).is_none() && self.all.get(&life).is_none_or(|known| !known.busy)
+    pub fn wants(&self, now: Mono, life: Life, events: &[(u64, u64)]) -> bool {
+        let rests = |known: &Adoption| known.busy || now < known.rests_until;
+        self.of(life, events).is_none() && !self.all.get(&life).is_some_and(rests)
     }
 
     /// A recovery begins. Answer with [`done`](Self::done).
@@ -42,11 +49,12 @@ impl Adoptions {
         self.all.entry(life).or_default().busy = true;
     }
 
-    pub fn done(&mut self, life: Life, events: Vec<(u64, u64)>, adopted: Option<Arc<Adopted>>) {
+    pub fn done(&mut self, now: Mono, life: Life, events: Vec<(u64, u64)>, adopted: Option<Arc<Adopted>>) {
         let adoption = self.all.entry(life).or_default();
         adoption.busy = false;
-        if adopted.is_some() {
-            (adoption.events, adoption.adopted) = (events, adopted);
+        match adopted {
+            Some(adopted) => (adoption.events, adoption.adopted) = (events, Some(adopted)),
+            None => adoption.rests_until = now.after(TRY_AGAIN),
         }
     }
 

@@ -185,7 +185,7 @@ impl State {
         for life in lives {
             let Some(reader) = self.copies.reader(life).cloned() else { continue };
             let events = self.events_of(life);
-            if !self.adoptions.wants(life, &events) {
+            if !self.adoptions.wants(self.env.now(), life, &events) {
                 continue;
             }
             self.adoptions.begin(life);
@@ -199,7 +199,7 @@ impl State {
     }
 
     pub(super) fn adopted(&mut self, life: Life, events: Vec<(u64, u64)>, adopted: Option<Arc<Adopted>>) {
-        self.adoptions.done(life, events, adopted);
+        self.adoptions.done(self.env.now(), life, events, adopted);
         // All holders know the devices; the first one speaks.
         let speaks = self.replication.holders(life.origin).first() == Some(&self.me);
         if !speaks || !self.is_gone(life.origin) {
