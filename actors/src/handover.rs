@@ -17,7 +17,7 @@
 //! it was not acknowledged.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -48,7 +48,7 @@ const GRACE: Span = Span::from_secs(1);
 /// Said of a device when nobody could be asked: it has moved at least once.
 const UNKNOWN_MOVES: u64 = 2;
 const PLANE_POLL: Span = Span::from_millis(20);
-/// Rows of [`Table::Meta`] with what was learnt of a device: this prefix and its name.
+/// Rows of [`Table::Meta`] with what was learnt of a device: this prefix, its name, and from the second row on a zero and a number.
 const LEARNT_PREFIX: &[u8] = b"learnt/";
 
 /// Keeps the devices that are at home here.
@@ -121,12 +121,16 @@ impl Handover {
             site.unverified(unverified);
         }
         // In one unit, and before any event of them: the journal takes units in the order in which they come.
-        let puts = known.iter().map(|known| Put {
-            table: Table::Meta,
-            key: [LEARNT_PREFIX, known.device.as_bytes()].concat(),
-            value: Some(record::encode(known).into()),
-        });
-        let work = Work { records: vec![homes_record(&homes)], puts: puts.collect(), ..Work::default() };
+        let mut by_device: BTreeMap<&str, Vec<&Known>> = BTreeMap::new();
+        for known in &known {
+            let all = by_device.entry(&known.device).or_default();
+            if !all.contains(&known) {
+                all.push(known);
+            }
+        }
+        let rows = by_device.values().flat_map(|all| all.iter().enumerate());
+        let puts = rows.map(|(number, known)| learnt_put(known, number as u16)).collect();
+        let work = Work { records: vec![homes_record(&homes)], puts, ..Work::default() };
         let _ = self.journal.cast(JournalMsg::Append(Unit::other(Class::State, work)));
         let received = env.wall();
         // While the data plane is being rebuilt nobody could take it in.
@@ -202,6 +206,13 @@ fn devices(submission: &Submission) -> impl Iterator<Item = &str> {
     submission.batches.iter().flat_map(|inbound| inbound.batch.runs().iter().map(|run| inbound.batch.device(run)))
 }
 
+/// The row of what was learnt of a device. Several nodes may know something of one: each that is new to it has a number of its own.
+fn learnt_put(known: &Known, number: u16) -> Put {
+    let suffix = if number == 0 { Vec::new() } else { [&[0], &number.to_be_bytes()[..]].concat() };
+    let key = [LEARNT_PREFIX, known.device.as_bytes(), &suffix].concat();
+    Put { table: Table::Meta, key, value: Some(record::encode(known).into()) }
+}
+
 /// What was learnt of devices in earlier lives.
 pub fn learnt(reader: &Reader) -> Result<Vec<Known>, ReadError> {
     let mut all = Vec::new();
@@ -234,6 +245,14 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[test]
+    fn what_two_nodes_know_of_a_device_has_two_rows() {
+        let known = |seq| Known { device: "press-1".into(), seen: vec![(1, seq)], ..Known::default() };
+        let keys = [learnt_put(&known(1), 0).key, learnt_put(&known(2), 1).key, learnt_put(&known(3), 2).key];
+        assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), 3);
+        assert!(keys.iter().all(|key| key.starts_with(b"learnt/press-1")));
+    }
 
     fn submission(device: &str, line: Option<&Line>) -> (Submission, oneshot::Receiver<Receipt>) {
         let mut rows = BatchBuilder::default();
