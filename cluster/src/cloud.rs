@@ -26,7 +26,7 @@ mod site;
 mod streams;
 mod windows;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use async_trait::async_trait;
 use millpond_actors::{Running, config::CloudSettings, merged::DEFAULT_TENANT};
@@ -186,6 +186,10 @@ impl Cloud {
             cloud.0.env.spawn(sinks::run(cloud.clone(), settings, sink, cloud.0.ended.clone()));
         }
         Ok(cloud)
+    }
+
+    fn downgrade(&self) -> Weak<Inner> {
+        Arc::downgrade(&self.0)
     }
 
     /// Whether a question of a node of another site is one for the cloud.

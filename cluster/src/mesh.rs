@@ -327,7 +327,7 @@ impl Mesh {
                 }
             }
         });
-        running.site.join(Arc::new(MeshOthers::new(env.clone(), actor.clone(), copies, sites.clone())));
+        running.site.join(Arc::new(MeshOthers::new(env.clone(), actor.clone(), copies, &sites)));
         Ok(Mesh { addr: transport.local_addr(), actor, transport, sites, env })
     }
 

@@ -27,7 +27,7 @@ mod taking;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
 use bytes::Bytes;
@@ -62,6 +62,16 @@ const PERMITS: usize = 2;
 /// One per node of a site.
 #[derive(Clone)]
 pub(crate) struct Sites(Arc<Inner>);
+
+/// [`Sites`], for who is held by them.
+pub(crate) struct WeakSites(Weak<Inner>);
+
+impl WeakSites {
+    /// `None` when the node has ended.
+    pub fn upgrade(&self) -> Option<Sites> {
+        self.0.upgrade().map(Sites)
+    }
+}
 
 pub(crate) struct Inner {
     env: Env,
@@ -181,6 +191,10 @@ impl Sites {
         let (measures, state, shelf) = (Measures::new(registry)?, Mutex::default(), Arc::new(shelf));
         let (mesh, own, cloud, lines) = (OnceLock::new(), OnceLock::new(), OnceLock::new(), Mutex::default());
         Ok(Sites(Arc::new(Inner { env, transport, mesh, settings, shelf, measures, own, cloud, lines, state })))
+    }
+
+    pub fn downgrade(&self) -> WeakSites {
+        WeakSites(Arc::downgrade(&self.0))
     }
 
     /// Once, when the mesh is up.

@@ -10,7 +10,7 @@
 use std::{
     collections::BTreeMap,
     ops::ControlFlow,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use async_trait::async_trait;
@@ -30,7 +30,7 @@ use prometheus::{IntCounter, IntGauge, Registry};
 use tokio::sync::{Mutex, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{Cloud, Consumer, site::SiteMsg};
+use super::{Cloud, Consumer, Inner, site::SiteMsg};
 
 /// Events and bytes of blocks that are moved with one manifest.
 const EVENTS_MAX: usize = 100_000;
@@ -57,7 +57,8 @@ pub struct Archive {
     env: Env,
     settings: CloudSettings,
     lake: Lake,
-    cloud: OnceLock<Cloud>,
+    /// The cloud that this is the archive of; it holds the archive.
+    cloud: OnceLock<Weak<Inner>>,
     measures: Measures,
     /// One change of the lake at a time.
     writing: Mutex<()>,
@@ -105,9 +106,15 @@ impl Archive {
         &self.lake
     }
 
+    fn cloud(&self) -> Result<Cloud, String> {
+        let cloud = self.cloud.get().ok_or("the cloud is starting")?;
+        Ok(Cloud(cloud.upgrade().ok_or("the cloud is stopping")?))
+    }
+
     /// Works until it is stopped.
     pub(super) async fn run(self: Arc<Self>, cloud: Cloud) {
-        let _ = self.cloud.set(cloud);
+        let _ = self.cloud.set(cloud.downgrade());
+        drop(cloud);
         while let Err(error) = self.look_again().await {
             self.failed("the archive could not be looked at", &error.to_string());
             tokio::select! {
@@ -159,7 +166,7 @@ impl Archive {
     /// # Errors
     /// In words, when the store or a copy could not be read or written. What was moved before stays.
     pub async fn move_all(&self) -> Result<(), String> {
-        let cloud = self.cloud.get().ok_or("the cloud is starting")?;
+        let cloud = &self.cloud()?;
         let _writing = self.writing.lock().await;
         let mut manifest = self.lake.refresh().await.map_err(|error| error.to_string())?;
         loop {
@@ -249,7 +256,7 @@ impl Archive {
     /// # Errors
     /// In words, when the store could not be read or written, or something of the device is left where it counts: repeat the call.
     pub async fn forget(&self, tenant: &str, device: &str) -> Result<Vec<Remains>, String> {
-        let cloud = self.cloud.get().ok_or("the cloud is starting")?;
+        let cloud = &self.cloud()?;
         self.move_all().await?;
         for (site, _) in cloud.0.shelf.all() {
             if self.settings.site(&site).tenant != tenant {

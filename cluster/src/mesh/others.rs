@@ -16,7 +16,7 @@ use millpond_proto::wire::{Reply, Request};
 use ractor::ActorRef;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sites::Sites;
+use crate::sites::{Sites, WeakSites};
 
 use super::{Arrival, Asked, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
 
@@ -37,12 +37,17 @@ pub(super) struct MeshOthers {
     env: Env,
     actor: ActorRef<MeshMsg>,
     copies: Shared,
-    sites: Sites,
+    /// They hold the node's end of the site, which holds this.
+    sites: WeakSites,
 }
 
 impl MeshOthers {
-    pub fn new(env: Env, actor: ActorRef<MeshMsg>, copies: Shared, sites: Sites) -> MeshOthers {
-        MeshOthers { env, actor, copies, sites }
+    pub fn new(env: Env, actor: ActorRef<MeshMsg>, copies: Shared, sites: &Sites) -> MeshOthers {
+        MeshOthers { env, actor, copies, sites: sites.downgrade() }
+    }
+
+    fn sites(&self) -> Result<Sites, AskError> {
+        self.sites.upgrade().ok_or(AskError::Unavailable)
     }
 
     /// What others know of devices, all asked at once; first the devices of which that is not all yet.
@@ -77,7 +82,7 @@ impl MeshOthers {
     /// What is known of another site, here or at the first node of this one that takes from it.
     async fn of_other_site(&self, body: Json) -> Result<Json, AskError> {
         let (site, question) = question_of(&body).ok_or_else(|| AskError::Invalid("no question".to_owned()))?;
-        if let Some(answer) = self.sites.answer(&site, question).await {
+        if let Some(answer) = self.sites()?.answer(&site, question).await {
             return answer;
         }
         for link in self.ask_actor(MeshMsg::Links).await.unwrap_or_default() {
@@ -144,7 +149,10 @@ impl Others for MeshOthers {
     }
 
     async fn find(&self, query: &Query) -> Option<Result<Found, AskError>> {
-        Some(self.sites.cloud()?.find(query).await)
+        match self.sites() {
+            Ok(sites) => Some(sites.cloud()?.find(query).await),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     async fn arrive(&self, devices: &[String], patience: Span) -> Arrived {
@@ -177,11 +185,11 @@ impl Others for MeshOthers {
             return self.of_other_site(body).await;
         }
         if what == "uplinks" {
-            return Ok(self.sites.uplinks());
+            return Ok(self.sites()?.uplinks());
         }
         if what.starts_with("cloud_") {
-            let cloud =
-                self.sites.cloud().ok_or_else(|| AskError::NotFound("this node is not one of a cloud".into()))?;
+            let sites = self.sites()?;
+            let cloud = sites.cloud().ok_or_else(|| AskError::NotFound("this node is not one of a cloud".into()))?;
             return cloud.operate(what, &body).await;
         }
         let is_ledger = what == "ledger";
@@ -189,7 +197,7 @@ impl Others for MeshOthers {
         let answer = self.ask_actor(|reply| MeshMsg::Operate { what, body, reply }).await;
         let mut answer = answer.unwrap_or(Err(AskError::Unavailable))?;
         if is_ledger && let Some(rows) = answer["rows"].as_array_mut() {
-            rows.extend(self.sites.ledger());
+            rows.extend(self.sites()?.ledger());
         }
         Ok(answer)
     }
