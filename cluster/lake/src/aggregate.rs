@@ -1,6 +1,6 @@
 //! A series in steps.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use millpond_core::time::{Span, Timestamp};
@@ -9,11 +9,12 @@ use crate::{
     column::Cells,
     error::{LakeError, Result},
     footer::Footer,
+    hours::{self, HOUR_NS, Hour},
     lake::Lake,
     manifest::{File, Manifest},
     partial::Partial,
     points::AHEAD,
-    series::{Found, Series, times_of},
+    series::{Found, Series, groups_of, times_of},
     shape::METRICS,
 };
 
@@ -42,6 +43,11 @@ impl Grid {
         self.origin.wrapping_add(step.wrapping_mul(self.length) as i64)
     }
 
+    /// Whether rows from the first to the second of these times are all asked for, and in the same step.
+    fn is_one_step(self, series: &Series, (first, last): (i64, i64)) -> bool {
+        series.start.0 <= first && last < series.end.0 && self.step_of(first) == self.step_of(last)
+    }
+
     fn end_of(self, step: u64) -> i128 {
         i128::from(self.origin) + (i128::from(step) + 1) * i128::from(self.length)
     }
@@ -50,7 +56,7 @@ impl Grid {
 impl Lake {
     /// What a series comes to in each step of `step` from its start on, or as a whole; at most `limit` steps.
     ///
-    /// Where the rows of the device in a file lie within one step nothing but the file's end is read.
+    /// Where the rows of the device in a file lie within one step nothing but the file's end is read, and no values where those of an hour do.
     ///
     /// # Errors
     /// When the store can not be read, or something of it is damaged.
@@ -86,35 +92,76 @@ impl Lake {
         let mut steps: BTreeMap<u64, Partial> = BTreeMap::new();
         for file in files {
             let footer = self.footer(file).await?;
-            let known = |group: usize, columns: &[usize]| known(&footer, series, grid, group, columns, &mut steps);
-            for found in self.find(file, &footer, series, false, known).await? {
-                count(found, grid, &mut steps)?;
+            for (group, whole) in groups_of(&footer, series) {
+                if whole && known(&footer, series, grid, group, &mut steps) {
+                    continue;
+                }
+                let rows = self.rows_of_series(file, &footer, group, whole, series).await?;
+                let rows = match footer.hours(group).filter(|_| whole && grid.length >= HOUR_NS as u64) {
+                    Some(place) => {
+                        let hours = self.hours(file, &footer, group, place).await?;
+                        known_hours(&footer, series, grid, &hours, rows, &mut steps)
+                    }
+                    None => vec![rows],
+                };
+                for rows in rows {
+                    for found in self.values(file, &footer, group, rows, series, false).await? {
+                        count(found, grid, &mut steps)?;
+                    }
+                }
             }
         }
         steps.retain(|_, partial| !partial.is_empty());
         Ok(steps)
     }
+
+    async fn hours(&self, file: &File, footer: &Footer, group: usize, place: Range<u64>) -> Result<Vec<Hour>> {
+        let pieces = self.read(file.tier, footer, std::slice::from_ref(&place)).await?;
+        let bytes = pieces.first().map_or(&[][..], |(_, bytes)| bytes);
+        hours::decode(bytes, footer.rows(group), footer.columns.metrics.len())
+            .ok_or_else(|| LakeError::damaged(&footer.path, "the sums of its hours are malformed"))
+    }
 }
 
 /// Adds what the footer says of a row group that is wholly the device's, when it lies within one step; `false` when it does not.
-fn known(
-    footer: &Footer,
-    series: &Series,
-    grid: Grid,
-    group: usize,
-    columns: &[usize],
-    steps: &mut BTreeMap<u64, Partial>,
-) -> bool {
+fn known(footer: &Footer, series: &Series, grid: Grid, group: usize, steps: &mut BTreeMap<u64, Partial>) -> bool {
     let (Some((first, last)), Some(Some(sums))) = (times_of(footer, group), footer.sums.0.get(group)) else {
         return false;
     };
-    let inside = series.start.0 <= first && last < series.end.0;
-    if !inside || grid.step_of(first) != grid.step_of(last) {
+    if !grid.is_one_step(series, (first, last)) {
         return false;
     }
     let step = steps.entry(grid.step_of(first)).or_default();
+    let columns = footer.columns_of(&series.metric);
     columns.iter().filter_map(|column| sums.get(column - METRICS)).for_each(|partial| step.merge(partial));
     true
+}
+
+/// Adds the hours that lie within one step each; returns those of `rows` whose values are needed.
+fn known_hours(
+    footer: &Footer,
+    series: &Series,
+    grid: Grid,
+    hours: &[Hour],
+    rows: Range<usize>,
+    steps: &mut BTreeMap<u64, Partial>,
+) -> Vec<Range<usize>> {
+    let columns = footer.columns_of(&series.metric);
+    let mut needed: Vec<Range<usize>> = Vec::new();
+    for hour in hours {
+        if grid.is_one_step(series, hour.times) {
+            let step = steps.entry(grid.step_of(hour.times.0)).or_default();
+            columns.iter().filter_map(|column| hour.sums.get(column - METRICS)).for_each(|sum| step.merge(sum));
+            continue;
+        }
+        let rows = hour.rows.start.max(rows.start)..hour.rows.end.min(rows.end);
+        match needed.last_mut() {
+            _ if rows.is_empty() => {}
+            Some(before) if before.end == rows.start => before.end = rows.end,
+            _ => needed.push(rows),
+        }
+    }
+    needed
 }
 
 fn count(mut found: Found, grid: Grid, steps: &mut BTreeMap<u64, Partial>) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::{
     manifest::{File, MetricOf, Unit},
     partial::Sums,
     shape::{Columns, METRICS},
-    write::{BLOCK, KEY_BLOCKS, KEY_METRICS, KEY_SUMS},
+    write::{BLOCK, KEY_BLOCKS, KEY_HOURS, KEY_METRICS, KEY_SUMS},
 };
 
 pub struct Footer {
@@ -27,6 +27,8 @@ pub struct Footer {
     pub unit: Unit,
     pub bytes: u64,
     pub sums: Sums,
+    /// Where the sums of the hours of each row group stand, of those that have some.
+    hours: Vec<Option<(u64, u64)>>,
     /// Checksums of the file's blocks.
     blocks: Vec<u32>,
 }
@@ -55,6 +57,8 @@ impl Footer {
             serde_json::from_str(key(KEY_METRICS)?).map_err(|error| LakeError::damaged(&file.path, error))?;
         let base64 = |text: &str| Base64::decode_vec(text).map_err(|_| damaged("its footer is malformed"));
         let sums = Sums::decode(&base64(key(KEY_SUMS)?)?).unwrap_or_default();
+        // Files of earlier versions have none.
+        let hours = key(KEY_HOURS).ok().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default();
         let blocks = base64(key(KEY_BLOCKS)?)?;
         let (words, rest) = blocks.as_chunks::<4>();
         let mut blocks: Vec<u32> = words.iter().map(|word| u32::from_le_bytes(*word)).collect();
@@ -66,12 +70,20 @@ impl Footer {
         if meta.file_metadata().schema_descr().num_columns() != METRICS + columns.metrics.len() {
             return Err(damaged("it has other columns"));
         }
-        Ok(Footer { path: file.path.clone(), meta, columns, unit: file.unit, bytes: file.bytes, sums, blocks })
+        Ok(Footer { path: file.path.clone(), meta, columns, unit: file.unit, bytes: file.bytes, sums, hours, blocks })
+    }
+
+    /// Where the sums of the hours of a row group stand; `None` when it has none.
+    pub fn hours(&self, group: usize) -> Option<Range<u64>> {
+        let (at, bytes) = (*self.hours.get(group)?)?;
+        let end = at.checked_add(bytes).filter(|end| *end <= self.bytes)?;
+        Some(at..end)
     }
 
     /// Roughly what it takes in memory.
     pub fn weight(&self) -> usize {
-        self.meta.memory_size() + self.blocks.len() * 4 + 1024
+        let sums: usize = self.sums.0.iter().flatten().map(|sums| size_of_val(&sums[..])).sum();
+        self.meta.memory_size() + self.blocks.len() * 4 + self.hours.len() * 24 + sums + 1024
     }
 
     pub fn groups(&self) -> usize {

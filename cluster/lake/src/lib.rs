@@ -36,6 +36,7 @@ mod column;
 mod cursor;
 mod error;
 mod footer;
+mod hours;
 mod lake;
 mod manifest;
 mod merge;

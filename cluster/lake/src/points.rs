@@ -86,7 +86,7 @@ impl Lake {
         let mut pieces = 0;
         for file in files {
             let footer = self.footer(file).await?;
-            for found in self.find(file, &footer, series, files.len() > 1, |_, _| false).await? {
+            for found in self.find(file, &footer, series, files.len() > 1).await? {
                 pieces += 1;
                 let value_type = footer.columns.metrics[found.column - METRICS].value_type;
                 gather(found, value_type, &mut points)?;

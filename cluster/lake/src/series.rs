@@ -59,48 +59,69 @@ pub(crate) struct Found {
 }
 
 impl Lake {
-    /// The row groups of a file that have something of the series. `skip` says of a row group that is wholly the device's that its values
-    /// are not needed; `wants_seqs` whether to read the device's own numbers.
+    /// What a file has of the series. `wants_seqs` says whether to read the device's own numbers.
     pub(crate) async fn find(
         &self,
         file: &File,
         footer: &Footer,
         series: &Series,
         wants_seqs: bool,
-        mut skip: impl FnMut(usize, &[usize]) -> bool,
+    ) -> Result<Vec<Found>> {
+        let mut found = Vec::new();
+        for (group, whole) in groups_of(footer, series) {
+            let rows = self.rows_of_series(file, footer, group, whole, series).await?;
+            found.extend(self.values(file, footer, group, rows, series, wants_seqs).await?);
+        }
+        Ok(found)
+    }
+
+    /// The rows of a row group that are the device's and may be in time; `whole` when all are the device's.
+    pub(crate) async fn rows_of_series(
+        &self,
+        file: &File,
+        footer: &Footer,
+        group: usize,
+        whole: bool,
+        series: &Series,
+    ) -> Result<Range<usize>> {
+        match whole {
+            true => Ok(self.in_time(footer, group, series)),
+            false => self.of_device(file, footer, group, &series.device).await,
+        }
+    }
+
+    /// Times and values of rows of the device, once for each column of the metric.
+    pub(crate) async fn values(
+        &self,
+        file: &File,
+        footer: &Footer,
+        group: usize,
+        rows: Range<usize>,
+        series: &Series,
+        wants_seqs: bool,
     ) -> Result<Vec<Found>> {
         let columns = footer.columns_of(&series.metric);
         let mut found = Vec::new();
-        for group in 0..footer.groups() {
-            let Some(whole) = holds(footer, group, &series.device) else { continue };
-            if columns.is_empty() || (whole && skip(group, &columns)) {
-                continue;
-            }
-            let rows = match whole {
-                true => self.in_time(footer, group, series),
-                false => self.of_device(file, footer, group, &series.device).await?,
-            };
-            if rows.is_empty() {
-                continue;
-            }
-            let mut wanted = vec![TIME];
-            wants_seqs.then(|| wanted.push(SEQ));
-            wanted.extend(&columns);
-            let mut chunks = self.chunks(file, footer, group, &wanted, &rows).await?.into_iter();
-            let mut times = Vec::new();
-            let mut seqs = Vec::new();
-            if let Some(mut chunk) = chunks.next() {
-                times = read_times(footer, &mut chunk, rows.len())?;
-            }
-            if wants_seqs && let Some(mut chunk) = chunks.next() {
-                seqs = read_seqs(&mut chunk, rows.len())?;
-            }
-            let inside = times.partition_point(|time| *time < series.start.0)
-                ..times.partition_point(|time| *time < series.end.0);
-            for (column, values) in columns.iter().zip(chunks) {
-                let (times, seqs) = (times.clone(), seqs.clone());
-                found.push(Found { times, seqs, column: *column, values, inside: inside.clone() });
-            }
+        if columns.is_empty() || rows.is_empty() {
+            return Ok(found);
+        }
+        let mut wanted = vec![TIME];
+        wants_seqs.then(|| wanted.push(SEQ));
+        wanted.extend(&columns);
+        let mut chunks = self.chunks(file, footer, group, &wanted, &rows).await?.into_iter();
+        let mut times = Vec::new();
+        let mut seqs = Vec::new();
+        if let Some(mut chunk) = chunks.next() {
+            times = read_times(footer, &mut chunk, rows.len())?;
+        }
+        if wants_seqs && let Some(mut chunk) = chunks.next() {
+            seqs = read_seqs(&mut chunk, rows.len())?;
+        }
+        let inside =
+            times.partition_point(|time| *time < series.start.0)..times.partition_point(|time| *time < series.end.0);
+        for (column, values) in columns.iter().zip(chunks) {
+            let (times, seqs) = (times.clone(), seqs.clone());
+            found.push(Found { times, seqs, column: *column, values, inside: inside.clone() });
         }
         Ok(found)
     }
@@ -163,6 +184,13 @@ impl Lake {
         let until = names.partition_point(|name| name.data() <= device.as_bytes());
         Ok(pages.start + before..pages.start + until)
     }
+}
+
+/// The row groups of a file that may have something of the series, and whether they have no other device.
+pub(crate) fn groups_of(footer: &Footer, series: &Series) -> impl Iterator<Item = (usize, bool)> {
+    let has_metric = !footer.columns_of(&series.metric).is_empty();
+    let groups = if has_metric { footer.groups() } else { 0 };
+    (0..groups).filter_map(|group| Some((group, holds(footer, group, &series.device)?)))
 }
 
 /// Whether a row group may have the device: `Some(true)` when it has no other.

@@ -20,8 +20,9 @@ use parquet::{
 };
 
 use crate::{
+    hours::{self, hours_of, sums_of},
     manifest::{NewFile, Source, Tier, Unit},
-    partial::{Partial, Sums},
+    partial::Sums,
     rows::{Head, Rows},
     shape::{self, Columns, METRICS},
 };
@@ -30,6 +31,7 @@ use crate::{
 pub const KEY_METRICS: &str = "millpond.metrics";
 pub const KEY_BLOCKS: &str = "millpond.blocks";
 pub const KEY_SUMS: &str = "millpond.sums";
+pub const KEY_HOURS: &str = "millpond.hours";
 
 /// How files are cut. A row group ends at the first device after `rows`, and anyhow at `rows_max`, or at so many bytes of text.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,8 @@ pub struct FileWriter {
     sink: Sink,
     rows: Rows,
     sums: Sums,
+    /// Where the sums of the hours of each row group stand: from, and how many bytes.
+    hours: Vec<Option<(u64, u64)>>,
     seen: Seen,
     values: Scratch,
 }
@@ -94,6 +98,7 @@ impl FileWriter {
             parquet: None,
             sink: Sink::default(),
             sums: Sums::default(),
+            hours: Vec::new(),
             seen: Seen::default(),
             values: Scratch::default(),
         })
@@ -131,10 +136,13 @@ impl FileWriter {
         let (tail, blocks) = self.sink.seal();
         let base64 = |bytes: &[u8]| Base64::encode_string(bytes);
         let blocks: Vec<u8> = blocks.iter().flat_map(|crc| crc.to_le_bytes()).collect();
-        let metrics = serde_json::to_string(&self.columns.metrics).unwrap_or_default();
-        for (key, value) in
-            [(KEY_METRICS, metrics), (KEY_BLOCKS, base64(&blocks)), (KEY_SUMS, base64(&self.sums.encode()))]
-        {
+        let json = |value: serde_json::Result<String>| value.unwrap_or_default();
+        for (key, value) in [
+            (KEY_METRICS, json(serde_json::to_string(&self.columns.metrics))),
+            (KEY_BLOCKS, base64(&blocks)),
+            (KEY_SUMS, base64(&self.sums.encode())),
+            (KEY_HOURS, json(serde_json::to_string(&self.hours))),
+        ] {
             parquet.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
         }
         parquet.finish()?;
@@ -164,6 +172,14 @@ impl FileWriter {
             column += 1;
         }
         group.close()?;
+        self.hours.push(match hours_of(rows) {
+            Some(hours) => {
+                let (at, bytes) = (parquet.bytes_written() as u64, hours::encode(&hours)?);
+                parquet.write_all(&bytes)?;
+                Some((at, bytes.len() as u64))
+            }
+            None => None,
+        });
         self.parquet = Some(parquet);
         self.rows.clear();
         Ok(())
@@ -224,28 +240,6 @@ impl Finished {
             spans: self.seen.spans,
         }
     }
-}
-
-fn sums_of(rows: &Rows) -> Option<Vec<Partial>> {
-    if rows.device.first() != rows.device.last() {
-        return None;
-    }
-    let of_column = |column: &Column| {
-        let mut partial = Partial::default();
-        match (&column.values, &column.present) {
-            (ColumnValues::F64(values), None) => {
-                values.iter().zip(&rows.time).for_each(|(value, time)| partial.add(*time, *value));
-            }
-            (ColumnValues::Text(_) | ColumnValues::Bytes(_), _) => {}
-            _ => (0..rows.len()).for_each(|row| {
-                if let Some(value) = column.value(row).and_then(|value| value.as_f64()) {
-                    partial.add(rows.time[row], value);
-                }
-            }),
-        }
-        partial
-    };
-    Some(rows.metrics.iter().map(of_column).collect())
 }
 
 /// Values that are looked at to choose an encoding.

@@ -101,6 +101,56 @@ proptest! {
     }
 }
 
+/// A device that sends every ten seconds of a day, so that its hours have sums of their own.
+#[test]
+fn hours_come_to_the_same_as_their_values() {
+    let value = |s: i64| f64::from((s * 7919 % 1013) as i32) / 8.0;
+    let seconds: Vec<i64> = (0..86_400).step_by(10).filter(|s| s % 7_000 > 900).collect();
+    block_on(async {
+        let lake = Lake::open(memory(), Options::default()).await.unwrap();
+        let event = |s: &i64| Event {
+            device: "press-1".into(),
+            ms: T0 + s * 1000,
+            seq: Some(*s as u64),
+            cells: vec![("other", Cell::I64(1)), ("temperature", Cell::F64(value(*s)))],
+        };
+        let events: Vec<Event> = seconds.iter().map(event).collect();
+        let pieces: Vec<Piece> = (1..)
+            .zip(batches(&events))
+            .map(|(number, batch)| Piece { batch, ..piece(number, &[super::event("x", 0, 0, 0.0)]) })
+            .collect();
+        let last = pieces.len() as u64;
+        lake.append(&pieces, &[taken(1, last)], T0).await.unwrap();
+        lake.compact(T0 + 10 * DAY_MS).await.unwrap();
+        let manifest = lake.manifest();
+        let footer = lake.footer(&manifest.files[0]).await.unwrap();
+        assert_eq!((manifest.files.len(), footer.groups()), (1, 1));
+        assert!(footer.hours(0).is_some(), "it pays for a day of a device");
+        for (start, end, step) in [
+            (0, 86_400, Some(3600)),
+            (0, 86_400, Some(7200)),
+            (1_234, 80_000, Some(3600)),
+            (3600, 7200, Some(3600)),
+            (5, 20_000, Some(10_000)),
+            (30_000, 30_100, Some(3600)),
+            (100, 86_000, Some(60)),
+            (7_201, 50_000, None),
+        ] {
+            let at = |s: i64| Timestamp::from_millis(T0 + s * 1000);
+            let (device, metric) = ("press-1".into(), "temperature".into());
+            let series = Series { tenant: None, device, metric, start: at(start), end: at(end) };
+            let found = lake.aggregate(&manifest, &series, step.map(Span::from_secs), 10_000).await.unwrap();
+            let mut expected: BTreeMap<i64, Partial> = BTreeMap::new();
+            for s in seconds.iter().filter(|s| (start..end).contains(*s)) {
+                let step = step.map_or(0, |step| (s - start) / step * step);
+                expected.entry(at(start + step).0).or_default().add(at(*s).0, value(*s));
+            }
+            let expected: Vec<_> = expected.into_iter().map(|(start, partial)| (Timestamp(start), partial)).collect();
+            assert_eq!(found.steps, expected, "{start} to {end} by {step:?}");
+        }
+    });
+}
+
 #[test]
 fn a_metric_that_changed_its_type_is_read_in_both() {
     block_on(async {
