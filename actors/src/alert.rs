@@ -20,6 +20,7 @@ use millpond_store::{Append, Put, Table};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
+    defined::Defined,
     journal::{JournalMsg, Unit, Verdict, Work},
     metrics::AlertMetrics,
     notifier::{NotifierMsg, outbox_key},
@@ -51,6 +52,9 @@ pub struct Arguments {
     pub settings: Arc<Settings>,
     pub generation: u64,
     pub alerts: Alerts,
+    pub defined: Defined,
+    /// The definitions are those that the site agreed on.
+    pub agreed: bool,
     /// Signals that the recovery found; those that are known already change nothing.
     pub backlog: Vec<Signal>,
     pub journal: ActorRef<JournalMsg>,
@@ -66,6 +70,8 @@ pub struct State {
     alignment: Alignment<(usize, Vec<Signal>)>,
     in_flight: VecDeque<(u64, Vec<Alert>, bool)>,
     next_no: u64,
+    /// Those that fire.
+    firing: BTreeSet<String>,
 }
 
 #[async_trait]
@@ -78,16 +84,19 @@ impl Actor for AlertActor {
         crate::every(&args.env, TICK, me, || AlertMsg::Tick);
         let backlog = std::mem::take(&mut args.backlog);
         let senders = args.settings.shards + args.settings.windows.len();
-        let mut state = State { args, alignment: Alignment::new(senders), in_flight: VecDeque::new(), next_no: 1 };
         let is_firing = |alert: &&Alert| alert.state == AlertState::Firing;
-        let known: BTreeSet<String> =
-            state.args.alerts.open().filter(is_firing).map(|alert| alert.id.clone()).collect();
-        state.handle_all(backlog);
+        let firing = args.alerts.open().filter(is_firing).map(|alert| alert.id.clone()).collect();
+        let (alignment, in_flight) = (Alignment::new(senders), VecDeque::new());
+        let mut state = State { args, alignment, in_flight, next_no: 1, firing };
+        if state.args.agreed && state.args.defined.agree(&state.args.settings) {
+            state.append(Vec::new(), vec![state.args.defined.put()], false);
+        }
         // A rule that is new is judged on events of before, too: what fires by them fires now.
+        state.handle_all(backlog);
         state.tally(|tally, args| {
-            let firing = || args.alerts.open().filter(is_firing);
-            tally.raised(firing().filter(|alert| !known.contains(&alert.id)).count() as u64);
-            tally.begin(&args.settings.rules, firing().map(|alert| (&*alert.rule, &alert.key)));
+            let firing = args.alerts.open().filter(is_firing);
+            tally.begin(&args.settings.rules, firing.map(|alert| (&*alert.rule, &alert.key)));
+            tally.fired(args.defined.number, args.defined.fired);
         });
         Ok(state)
     }
@@ -144,10 +153,16 @@ impl State {
 
     fn carry_out(&mut self, effects: Vec<AlertEffect>) {
         let (mut changed, mut puts, mut notified) = (Vec::new(), Vec::new(), false);
+        let fired = self.args.defined.fired;
         for effect in effects {
             match effect {
                 AlertEffect::Changed(alert) => {
                     self.args.metrics.changed(&alert);
+                    if alert.state != AlertState::Firing {
+                        self.firing.remove(&alert.id);
+                    } else if self.firing.insert(alert.id.clone()) {
+                        self.args.defined.fired += 1;
+                    }
                     // One that never fired is known to the rule book, and needs no place on disk.
                     if alert.fired.is_some() {
                         puts.push(alert_put(&alert));
@@ -155,6 +170,7 @@ impl State {
                     }
                 }
                 AlertEffect::Forget(id) => {
+                    self.firing.remove(&id);
                     puts.push(Put { table: Table::Alerts, key: id.into_bytes(), value: None });
                 }
                 AlertEffect::Notify(notification) => {
@@ -163,9 +179,16 @@ impl State {
                 }
             }
         }
-        if puts.is_empty() {
-            return;
+        if self.args.defined.fired > fired {
+            puts.push(self.args.defined.put());
+            self.tally(|tally, args| tally.fired(args.defined.number, args.defined.fired));
         }
+        if !puts.is_empty() {
+            self.append(changed, puts, notified);
+        }
+    }
+
+    fn append(&mut self, changed: Vec<Alert>, puts: Vec<Put>, notified: bool) {
         let records = if changed.is_empty() { Vec::new() } else { vec![alert_record(&changed)] };
         let work = Work { records, puts, ..Work::default() };
         let unit = Unit::new(Party::Alerts, self.next_no, self.args.generation, Class::Alert, work);

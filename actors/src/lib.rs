@@ -13,6 +13,7 @@ pub mod adopt;
 mod alert;
 mod api;
 mod dead_letters;
+mod defined;
 mod device;
 mod front;
 mod handover;

@@ -25,6 +25,7 @@ use millpond_core::{
 use millpond_store::{Put, ReadError, Reader, Table};
 
 use crate::{
+    defined::Defined,
     device,
     front::shard_of,
     handover,
@@ -46,6 +47,7 @@ pub struct Recovered {
     pub effects: Vec<Vec<WindowEffect>>,
     pub signals: Vec<Signal>,
     pub alerts: Alerts,
+    pub defined: Defined,
     pub hlc: Hlc,
     /// Records and events that were applied again.
     pub records: u64,
@@ -190,6 +192,7 @@ fn fresh(settings: &Settings, reader: &Reader, trips: &Trips) -> Result<Recovere
         effects: settings.windows.iter().map(|_| Vec::new()).collect(),
         signals: Vec::new(),
         alerts,
+        defined: Defined::read(reader)?,
         hlc: Hlc::default(),
         records: 0,
         events: 0,

@@ -80,6 +80,8 @@ pub struct State {
     members: Vec<(ActorId, Branch, ActorCell)>,
     failures: [Failures; TREE.len()],
     generation: u64,
+    /// The definitions are those that the site agreed on.
+    agreed: bool,
     stopping: bool,
 }
 
@@ -114,6 +116,7 @@ impl Actor for Root {
             members,
             failures: Default::default(),
             generation: 0,
+            agreed: false,
             stopping: false,
         };
         state.start_plane(&me, recovered).await?;
@@ -201,6 +204,7 @@ impl State {
             return Ok(());
         }
         self.args.settings = Arc::new(settings);
+        self.agreed = true;
         self.args.current.set(self.args.settings.clone());
         tracing::info!("the data plane goes on with other definitions");
         self.rebuild_or_end(me).await;
@@ -233,6 +237,8 @@ impl State {
             settings: args.settings.clone(),
             generation,
             alerts: recovered.alerts,
+            defined: recovered.defined,
+            agreed: self.agreed,
             backlog: recovered.signals,
             journal: self.journal.clone(),
             notifier: self.notifier.clone(),

@@ -53,7 +53,7 @@ pub struct Outcome {
     /// What the site said itself under the same names, and what the order has taken the place of.
     #[serde(default)]
     pub replaced: Vec<String>,
-    /// Alerts that began to fire at the node since it started.
+    /// Alerts that began to fire at the node under the definitions that it works with.
     #[serde(default)]
     pub alerts: u64,
     /// Another number after each start of the node.
@@ -62,6 +62,9 @@ pub struct Outcome {
     /// How rules in the shadow were judged since the node started.
     #[serde(default)]
     pub shadow: Vec<Shadow>,
+    /// A greater number when the node works with other definitions than before.
+    #[serde(default)]
+    pub definitions: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -40,8 +40,10 @@ pub struct Node {
     pub runs: String,
     pub runs_since_ms: i64,
     boot: u64,
-    /// Of the alerts of this boot those that are counted, or that do not count.
+    /// Of the alerts under these definitions those that are counted, or that do not count.
     counted: u64,
+    #[serde(default)]
+    definitions: u64,
 }
 
 /// How a site stands with one rollout.
@@ -68,16 +70,26 @@ impl Node {
     pub(super) fn said(&mut self, now_ms: i64, outcome: Outcome) -> bool {
         let is_other = self.state.is_none() || (self.number, &self.head) != (outcome.number, &outcome.head);
         let (state, problems) = (Some(outcome.state), cut(outcome.problems));
-        let news = is_other || self.state != state || self.problems != problems || self.boot != outcome.boot;
+        let news = is_other
+            || self.state != state
+            || self.problems != problems
+            || (self.boot, self.definitions) != (outcome.boot, outcome.definitions);
+        // Texts may come from another node before the order does, and what fires all the time does so before the node can say that it works
+        // with them: what fired under definitions that are new counts, whenever that was.
+        if self.state.is_some() && self.definitions < outcome.definitions {
+            self.counted = 0;
+        } else if is_other || outcome.definitions < self.definitions {
+            self.counted = outcome.alerts;
+        }
+        self.definitions = outcome.definitions;
         if is_other {
             (self.number, self.head, self.starts, self.alerts) = (outcome.number, outcome.head, 0, 0);
-            (self.boot, self.counted, self.told_ms) = (outcome.boot, outcome.alerts, now_ms);
+            (self.boot, self.told_ms) = (outcome.boot, now_ms);
             self.replaced.clear();
         } else if self.boot != outcome.boot {
             self.starts += 1;
-            (self.boot, self.counted) = (outcome.boot, 0);
+            self.boot = outcome.boot;
         }
-        // From when it has the order on: what fires all the time does so before the node can say that it works with it.
         self.alerts = self.alerts.saturating_add(outcome.alerts.saturating_sub(self.counted));
         self.counted = self.counted.max(outcome.alerts);
         if is_other || self.state != state {

@@ -25,12 +25,15 @@ struct Cloud {
     now: i64,
     /// Starts and alerts of each site's node.
     nodes: BTreeMap<String, (u64, u64)>,
+    /// Goes up when the nodes work with others.
+    definitions: u64,
     out: Vec<Effect>,
 }
 
 impl Cloud {
     fn new(sites: &[&str]) -> Cloud {
-        let mut cloud = Cloud { rollouts: Rollouts::default(), now: 1, nodes: BTreeMap::new(), out: Vec::new() };
+        let (rollouts, nodes) = (Rollouts::default(), BTreeMap::new());
+        let mut cloud = Cloud { rollouts, now: 1, nodes, definitions: 1, out: Vec::new() };
         for site in sites {
             cloud.rollouts.site(site, "default");
             cloud.rollouts.came(cloud.now, site, "n1", &mut cloud.out);
@@ -51,7 +54,8 @@ impl Cloud {
         let (boot, alerts) = self.nodes[site];
         let problems = problems.iter().map(|one| (*one).to_owned()).collect();
         let head = head.to_owned();
-        let outcome = Outcome { number, head, state, problems, alerts, boot, ..Outcome::default() };
+        let definitions = self.definitions;
+        let outcome = Outcome { number, head, state, problems, alerts, boot, definitions, ..Outcome::default() };
         self.rollouts.said(self.now, site, "n1", outcome, &mut self.out);
     }
 
@@ -185,6 +189,42 @@ fn a_canary_that_raises_too_many_alerts_loses_it() {
     cloud.work(10_000);
     assert_eq!(cloud.step(number), Step::Returned);
     assert!(cloud.why(number).contains("raised 6 alerts"), "{}", cloud.why(number));
+}
+
+#[test]
+fn what_fired_before_the_order_came_to_a_node_counts() {
+    let mut cloud = Cloud::new(&["plant-1"]);
+    cloud.begin(plan("good"));
+    cloud.nodes.get_mut("plant-1").expect("known").1 = 40;
+    cloud.work(11 * MINUTE);
+    // Another node of the site has written the texts, and alerts fire before this one hears of the order.
+    let number = cloud.begin(plan("noisy"));
+    (cloud.definitions, cloud.nodes.get_mut("plant-1").expect("known").1) = (2, 6);
+    cloud.say("plant-1", State::Received, &[]);
+    cloud.say("plant-1", State::Applied, &[]);
+    cloud.now += 1_000;
+    cloud.rollouts.tick(cloud.now, &mut cloud.out);
+    assert_eq!(cloud.step(number), Step::Returned);
+    assert!(cloud.why(number).contains("raised 6 alerts"), "{}", cloud.why(number));
+}
+
+#[test]
+fn a_start_neither_forgets_alerts_nor_counts_them_twice() {
+    let mut cloud = Cloud::new(&["plant-1"]);
+    cloud.begin(plan("good"));
+    cloud.work(11 * MINUTE);
+    let number = cloud.begin(plan("better"));
+    cloud.definitions = 2;
+    let alerts = |cloud: &mut Cloud, boot, definitions, alerts| {
+        (cloud.definitions, *cloud.nodes.get_mut("plant-1").expect("known")) = (definitions, (boot, alerts));
+        cloud.say("plant-1", State::Applied, &[]);
+        cloud.rollouts.at("plant-1", number).expect("known").alerts
+    };
+    assert_eq!(alerts(&mut cloud, 1, 2, 2), 2);
+    assert_eq!(alerts(&mut cloud, 2, 2, 4), 4, "two fired while it was not connected");
+    // It has not come to its definitions yet, and then it has.
+    assert_eq!(alerts(&mut cloud, 3, 1, 40), 4);
+    assert_eq!(alerts(&mut cloud, 3, 2, 1), 5);
 }
 
 #[test]
