@@ -40,10 +40,16 @@ struct Three {
 
 impl Three {
     fn start() -> Three {
+        Three::start_with("")
+    }
+
+    /// With more in the configuration of the cloud.
+    fn start_with(more: &str) -> Three {
         let folder = folder();
         let config = write(folder.path(), "edge.toml", EDGE);
         let data = folder.path().join("cloud");
-        let above = cloud(&data, &config, &["site.listen=127.0.0.1:0"]);
+        let cloud_config = write(folder.path(), "cloud.toml", &format!("{EDGE}{more}"));
+        let above = cloud(&data, &cloud_config, &["site.listen=127.0.0.1:0"]);
         let door = above.site.expect("it is in a site").to_string();
         let certificate = |data: &Path| data.join("identity/site.crt").display().to_string();
         let site = |name, node| {
@@ -77,7 +83,8 @@ impl Three {
         std::fs::create_dir_all(&definitions).expect("a folder");
         write(&definitions, "all.toml", text);
         let path = definitions.display().to_string();
-        let said = self.command(&[&["apply", "-f", &path, "--yes", "--canary", "mill"], args].concat());
+        let canary: &[&str] = if args.contains(&"--canary") { &[] } else { &["--canary", "mill"] };
+        let said = self.command(&[&["apply", "-f", &path, "--yes"], canary, args].concat());
         let words = [said.stdout, said.stderr].concat();
         let words = String::from_utf8_lossy(&words).into_owned();
         assert!(said.status.success(), "{words}");
@@ -96,6 +103,73 @@ impl Three {
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
         String::from_utf8_lossy(&said.stdout).into_owned()
     }
+}
+
+#[test]
+fn a_user_of_a_tenant_sees_and_changes_what_is_the_tenants() {
+    let made = Command::new(MILLPOND).args(["token", "new", "anna", "--role", "admin", "--tenant", "acme"]).output();
+    let made = made.expect("it runs");
+    let (token, user) = (String::from_utf8_lossy(&made.stdout), String::from_utf8_lossy(&made.stderr));
+    let user = user.split("\n\n").next().expect("lines for the configuration");
+    let three = Three::start_with(&format!("{user}\n\n[[cloud.sites]]\nsite = \"bakery\"\ntenant = \"acme\"\n"));
+    measure(&three.mill.1, "press-1", &[60.0]);
+    measure(three.oven(), "press-1", &[20.0]);
+    let range = "start=1760000000000&end=1760000001000";
+    let points = |above: &Node, tenant: &str| {
+        above.get(&format!("/v1/query?device_id=press-1&metric=temperature&{range}&tenant={tenant}"))["points"].clone()
+    };
+    three.above.wait_for("an event of each site", |above| {
+        let all = ["default", "acme"].map(|tenant| points(above, tenant)[0][1].as_f64());
+        (all == [Some(60.0), Some(20.0)]).then_some(())
+    });
+    let anna = |args: &[&str]| {
+        let said = three.command(&[args, &["--token", token.trim()]].concat());
+        let words =
+            String::from_utf8_lossy(if said.status.success() { &said.stdout } else { &said.stderr }).into_owned();
+        (said.status.success(), words)
+    };
+    let values = ["query", "press-1", "temperature", "--start", "1760000000000", "--end", "1760000001000", "--json"];
+    let (done, words) = anna(&values);
+    assert!(done && words.contains("[[1760000000000,20.0]]"), "{words}");
+    let refused = |args: &[&str]| {
+        let (done, words) = anna(args);
+        assert!(!done, "{args:?}: {words}");
+        words
+    };
+    let words = refused(&[&values[..], &["--tenant", "default"]].concat());
+    assert!(words.contains("a user of the tenant `acme`"), "{words}");
+    refused(&["ledger", "mill"]);
+    // Windows and alerts over sites, too.
+    let keys = |list: &str, path: &str, tenant: &str| {
+        let answer = three.above.get(&format!("{path}?tenant={tenant}"));
+        let keys = answer[list].as_array().into_iter().flatten().map(|one| one["key"].to_string());
+        keys.collect::<Vec<String>>().join(" ")
+    };
+    three.above.wait_for("a pane of each site", |_| {
+        let panes = ["default", "acme"].map(|tenant| keys("panes", "/v1/windows/ten", tenant));
+        (panes == ["\"press-1\"", "\"acme/press-1\""]).then_some(())
+    });
+    let (done, words) = anna(&["windows", "ten", "--json"]);
+    assert!(done && words.contains("acme/press-1") && !words.contains("\"press-1\""), "{words}");
+    assert!(anna(&["alerts"]).0);
+    let (done, words) = anna(&["sites", "--json"]);
+    assert!(done && words.contains("bakery") && !words.contains("mill"), "{words}");
+    assert!(anna(&["ledger", "bakery"]).0);
+    // What she rolls out goes to her tenant's sites, and others cannot be named.
+    let said = three.apply(HOT, &["--canary", "bakery", "--watch", "1s", "--token", token.trim()]);
+    assert!(said.contains("for 1 site"), "{said}");
+    three.wait_for_step("done");
+    assert_eq!((texts(three.oven(), "rules"), texts(&three.mill.1, "rules")), (vec!["hot".to_owned()], Vec::new()));
+    three.apply(HOT, &["--watch", "1s"]);
+    three.wait_for_step("done");
+    let (_, words) = anna(&["rollout", "list", "--json"]);
+    assert!(words.contains("acme") && !words.contains("default"), "{words}");
+    refused(&["rollout", "undo", "2"]);
+    refused(&["apply", "-f", &three.folder.path().join("definitions").display().to_string(), "--tenant", "default"]);
+    assert!(anna(&["rollout", "undo", "1"]).0);
+    let edge = Command::new(MILLPOND).args(["edge", "--config"]).arg(three.folder.path().join("cloud.toml")).output();
+    let words = String::from_utf8_lossy(&edge.expect("it runs").stderr).into_owned();
+    assert!(words.contains("only the nodes of a cloud know tenants"), "{words}");
 }
 
 /// Names of the texts of a kind at a site.

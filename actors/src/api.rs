@@ -10,13 +10,17 @@ use millpond_core::{
     dead_letter::DeadLetter,
     ids::Seq,
     record::{self, Class, DropRange, RecordKind},
+    rule::Condition,
     time::{Span, Timestamp},
     window::{LateEvent, Pane, WindowSpec},
 };
 use millpond_env::Env;
 use millpond_gateway::{
     payload::PayloadDecoder,
-    port::{AlertAction, AskError, Health, Json, Node, Query, QueryAnswer, Receipt, Source, Submission},
+    port::{
+        AlertAction, AlertsAsked, AskError, Health, Json, Node, PanesAsked, Query, QueryAnswer, Receipt, Source,
+        Submission,
+    },
 };
 use millpond_store::{Opened, Put, ReadError, Reader, RecordRef, Table};
 use prometheus::{Registry, TextEncoder};
@@ -30,6 +34,7 @@ use crate::{
     handover::Handover,
     health::Pulse,
     journal::{JournalMsg, Unit, Work},
+    merged::{DEFAULT_TENANT, tenant_of},
     metrics::Metrics,
     query,
     root::Refs,
@@ -175,20 +180,15 @@ impl Node for Api {
         self.device_here(device).await
     }
 
-    async fn window(
-        &self,
-        name: &str,
-        key: Option<String>,
-        start: Option<Timestamp>,
-        end: Option<Timestamp>,
-        limit: usize,
-    ) -> Result<Vec<Json>, AskError> {
-        let spec = self.known_window(name)?;
+    async fn window(&self, asked: PanesAsked) -> Result<Vec<Json>, AskError> {
+        let PanesAsked { window, key, tenant, start, end, limit } = asked;
+        let spec = self.known_window(&window)?;
         let (opened, copies, left_out) = (self.opened, self.copies(), self.site.left_out());
         self.read(move |reader| {
             let wanted = |pane: &Pane| {
                 pane.window == spec.name
                     && key.as_ref().is_none_or(|key| pane.key == *key)
+                    && tenant.as_deref().is_none_or(|tenant| tenant_of(&spec, &pane.key) == Some(tenant))
                     && start.is_none_or(|start| pane.start >= start)
                     && end.is_none_or(|end| pane.end <= end)
             };
@@ -227,7 +227,8 @@ impl Node for Api {
         .await
     }
 
-    async fn alerts(&self, state: Option<String>, rule: Option<String>, limit: usize) -> Result<Vec<Json>, AskError> {
+    async fn alerts(&self, asked: AlertsAsked) -> Result<Vec<Json>, AskError> {
+        let AlertsAsked { state, rule, tenant, limit } = asked;
         let state = match &state {
             Some(name) => Some(
                 AlertState::from_name(name)
@@ -235,9 +236,15 @@ impl Node for Api {
             ),
             None => None,
         };
+        let settings = self.settings.now();
         let found = self.ask_alerts(move |alerts, _, _| {
-            let filter = AlertFilter { state, rule, key: None, limit };
-            alerts.list(&filter).into_iter().cloned().collect::<Vec<Alert>>()
+            let Some(tenant) = tenant else {
+                let filter = AlertFilter { state, rule, key: None, limit };
+                return alerts.list(&filter).into_iter().cloned().collect::<Vec<Alert>>();
+            };
+            let filter = AlertFilter { state, rule, key: None, limit: usize::MAX };
+            let is_about = |alert: &&&Alert| tenant_of_alert(&settings, alert) == Some(&tenant);
+            alerts.list(&filter).iter().filter(is_about).take(limit).map(|alert| Alert::clone(alert)).collect()
         });
         let mut found = found.await?;
         found.sort_by_key(|alert| std::cmp::Reverse(alert.since));
@@ -538,4 +545,11 @@ fn each_dead_letter(reader: &Reader, from: u64, mut f: impl FnMut(u64, DeadLette
         if f(id, letter) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     scanned.map_err(unreadable)
+}
+
+/// Whose sites an alert is about: `None` when its rule, or the window that it goes by, is not there any more.
+fn tenant_of_alert<'a>(settings: &Settings, alert: &'a Alert) -> Option<&'a str> {
+    let rule = settings.rules.iter().find(|rule| *rule.name == *alert.rule)?;
+    let Condition::Window { window, .. } = &rule.when else { return Some(DEFAULT_TENANT) };
+    tenant_of(settings.windows.iter().find(|spec| spec.name == *window)?, &alert.key)
 }

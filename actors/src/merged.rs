@@ -338,6 +338,11 @@ fn key_of(tenant: &str, key: &str) -> String {
     if tenant == DEFAULT_TENANT { key.to_owned() } else { format!("{tenant}/{key}") }
 }
 
+/// The tenant of whose sites a pane of this window is; `None` when the key is none of such a window.
+pub(crate) fn tenant_of<'a>(spec: &WindowSpec, key: &'a str) -> Option<&'a str> {
+    split(spec, key).map(|(tenant, _)| tenant)
+}
+
 /// Tenant and rest of a key that [`key_of`] made; `None` when it did not.
 fn split<'a>(spec: &WindowSpec, key: &'a str) -> Option<(&'a str, &'a str)> {
     let own = usize::from(!window::of_site(spec));

@@ -15,7 +15,7 @@ use millpond_core::{
 use millpond_gateway::{
     broker::Broker,
     payload::PayloadDecoder,
-    port::{Inbound, Json, Query, QueryAggregate, Receipt, Refusal, Source, Submission},
+    port::{AlertsAsked, Inbound, Json, PanesAsked, Query, QueryAggregate, Receipt, Refusal, Source, Submission},
     tap::Tap,
 };
 use millpond_store::Append;
@@ -106,7 +106,11 @@ async fn count(node: &Running, device: &str) -> u64 {
 }
 
 async fn panes(node: &Running, window: &str) -> Vec<Json> {
-    let mut panes = node.node.window(window, None, None, None, 100_000).await.expect("panes");
+    let mut panes = node
+        .node
+        .window(PanesAsked { window: window.to_owned(), limit: 100_000, ..PanesAsked::default() })
+        .await
+        .expect("panes");
     for pane in &mut panes {
         pane.as_object_mut().expect("an object").remove("revision");
     }
@@ -326,7 +330,7 @@ async fn panes_of_other_sites_are_kept_and_judged_once_whatever_happens_to_the_n
     };
     let alerts = async |node: &Running, wanted: &[&str]| {
         until("the alerts", async || {
-            let found = node.node.alerts(None, None, 10).await.expect("alerts");
+            let found = node.node.alerts(AlertsAsked { limit: 10, ..AlertsAsked::default() }).await.expect("alerts");
             let mut states: Vec<&str> = found.iter().filter_map(|alert| alert["state"].as_str()).collect();
             states.sort_unstable();
             states == wanted

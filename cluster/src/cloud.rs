@@ -219,14 +219,17 @@ impl Cloud {
         answer.await.ok()
     }
 
-    /// What operators want to know or do: `cloud_sites`, `cloud_ledger`, `cloud_archive`, `cloud_forget`, `cloud_heads`, `cloud_put_heads`,
-    /// `cloud_rollouts` and `cloud_undo`.
+    /// What operators want to know or do: `cloud_sites`, `cloud_ledger`, `cloud_lake`, `cloud_archive`, `cloud_forget`, `cloud_heads`,
+    /// `cloud_put_heads`, `cloud_rollouts` and `cloud_undo`. A `tenant` in the body is the only one that is told of and changed.
     pub(crate) async fn operate(&self, what: &str, body: &Json) -> Result<Json, AskError> {
+        let tenant = body["tenant"].as_str();
+        let is_told_of = |site: &str| tenant.is_none_or(|tenant| self.0.settings.site(site).tenant == tenant);
         match what {
             "cloud_sites" => {
                 let mut rows = Vec::new();
                 let mut sites = self.0.control.sites();
                 sites.extend(self.0.shelf.all().into_iter().map(|(site, _)| site));
+                sites.retain(|site| is_told_of(site));
                 sites.sort();
                 sites.dedup();
                 for site in sites {
@@ -236,10 +239,10 @@ impl Cloud {
             }
             "cloud_ledger" => {
                 let site = body["site"].as_str().ok_or_else(|| AskError::Invalid("`site` is missing".into()))?;
-                let lines = match self.lines(site).await {
+                let lines = match self.lines(site).await.filter(|_| is_told_of(site)) {
                     Some(lines) => lines,
                     // It is connected, and has delivered nothing yet.
-                    None if self.0.control.sites().iter().any(|known| known == site) => Vec::new(),
+                    None if is_told_of(site) && self.0.control.sites().iter().any(|known| known == site) => Vec::new(),
                     None => return Err(AskError::NotFound(format!("nothing of a site `{site}` is here"))),
                 };
                 Ok(json!({ "site": site, "rows": lines.iter().map(row_of).collect::<Vec<_>>() }))
@@ -249,15 +252,15 @@ impl Cloud {
                 if !lake.is_read() {
                     return Err(AskError::Unavailable);
                 }
-                Ok(shown(&lake.manifest()))
+                Ok(shown(&lake.manifest(), tenant))
             }
             "cloud_archive" => {
                 let manifest = self.archive()?.now().await.map_err(AskError::Failed)?;
-                Ok(shown(&manifest))
+                Ok(shown(&manifest, tenant))
             }
             "cloud_forget" => {
                 let device = body["device"].as_str().ok_or_else(|| AskError::Invalid("`device` is missing".into()))?;
-                let tenant = body["tenant"].as_str().unwrap_or(DEFAULT_TENANT);
+                let tenant = tenant.unwrap_or(DEFAULT_TENANT);
                 let remains = self.archive()?.forget(tenant, device).await.map_err(AskError::Failed)?;
                 let rows: u64 = remains.iter().map(|remains| remains.rows).sum();
                 Ok(json!({ "device": device, "tenant": tenant, "rows_in_files_to_be_swept": rows }))
@@ -306,7 +309,7 @@ impl Cloud {
     }
 }
 
-fn shown(manifest: &Manifest) -> Json {
+fn shown(manifest: &Manifest, tenant: Option<&str>) -> Json {
     let file = |file: &millpond_lake::File| {
         json!({
             "path": file.path,
@@ -317,8 +320,12 @@ fn shown(manifest: &Manifest) -> Json {
             "bytes": file.bytes,
         })
     };
-    let files: Vec<Json> = manifest.files.iter().map(file).collect();
-    json!({ "manifest": manifest.number, "rows": manifest.rows(), "bytes": manifest.bytes(), "files": files })
+    let counts = |file: &&millpond_lake::File| tenant.is_none_or(|tenant| *file.tenant == *tenant);
+    let told_of: Vec<&millpond_lake::File> = manifest.files.iter().filter(counts).collect();
+    let rows: u64 = told_of.iter().map(|file| file.rows).sum();
+    let bytes: u64 = told_of.iter().map(|file| file.bytes).sum();
+    let files: Vec<Json> = told_of.into_iter().map(file).collect();
+    json!({ "manifest": manifest.number, "rows": rows, "bytes": bytes, "files": files })
 }
 
 fn row_of(line: &LifeLine) -> Json {

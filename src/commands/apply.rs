@@ -34,9 +34,9 @@ pub struct Args {
     /// Directory with the definitions, or one file
     #[arg(short, long, value_name = "DIR")]
     file: PathBuf,
-    /// Whose sites
-    #[arg(long, default_value = "default", value_name = "TENANT")]
-    tenant: String,
+    /// Whose sites. Default: those of the user's tenant, or of `default`
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
     /// Which of them: names, with `*` for any run of characters
     #[arg(long, value_name = "PATTERN,…", value_delimiter = ',', default_value = "*")]
     sites: Vec<String>,

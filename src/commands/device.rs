@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use millpond_gateway::client::http::escape;
+use millpond_gateway::client::http::{escape, query_string};
 use serde_json::{Value, json};
 
 use super::devices;
@@ -87,9 +87,9 @@ enum What {
     /// does everything at its site.
     Forget {
         device: String,
-        /// Whose device it is
-        #[arg(long, default_value = "default")]
-        tenant: String,
+        /// Whose device it is. Default: that of the user's tenant, or of `default`
+        #[arg(long)]
+        tenant: Option<String>,
         #[command(flatten)]
         remote: Remote,
     },
@@ -113,7 +113,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             show(&remote, &remote.ask("PUT", &path(&device, ""), Some(fields.to_string())).await?)?;
         }
         What::Forget { device, tenant, remote } => {
-            let path = format!("/v1/cloud/devices/{}/events?tenant={}", escape(&device), escape(&tenant));
+            let path = format!("/v1/cloud/devices/{}/events{}", escape(&device), query_string(&[("tenant", tenant)]));
             show(&remote, &remote.ask("DELETE", &path, None).await?)?;
         }
         What::Delete { device, remote } => {

@@ -58,6 +58,10 @@ pub async fn serve(loaded: Loaded, role: Role) -> anyhow::Result<ExitCode> {
         eprintln!("{}", loaded.warnings.render(styled()));
     }
     let config = loaded.config;
+    if let Some(at) = config.auth.users.iter().position(|user| role == Role::Edge && user.tenant.is_some()) {
+        let told = Told::new(format!("`auth.users[{at}].tenant`: only the nodes of a cloud know tenants"));
+        return Err(told.code("MP0306").hint("leave it out here, or start the node with `millpond cloud`").into());
+    }
     log::start(&config.log).map_err(|error| {
         Told::new("MILLPOND_LOG cannot be read")
             .hint("for example MILLPOND_LOG=info,millpond_gateway=debug")

@@ -41,6 +41,9 @@ pub struct Args {
     /// Of another site, from which records are fetched (`millpond site trusts`)
     #[arg(long, value_name = "NAME")]
     site: Option<String>,
+    /// At a node of a cloud: whose device it is. Default: that of the user's tenant, or of `default`
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
     #[command(flatten)]
     remote: Remote,
 }
@@ -55,6 +58,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         ("step", args.step),
         ("limit", args.limit.map(|limit| limit.to_string())),
         ("site", args.site),
+        ("tenant", args.tenant),
     ]);
     let answer = args.remote.get(&format!("/v1/query{query}")).await?;
     if args.remote.json {

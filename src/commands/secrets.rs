@@ -35,6 +35,9 @@ enum TokenCommand {
         /// device, operator or admin
         #[arg(long, default_value = "device")]
         role: String,
+        /// Of a node of a cloud: the tenant that an operator or admin is bound to
+        #[arg(long)]
+        tenant: Option<String>,
     },
 }
 
@@ -58,12 +61,16 @@ pub async fn hash_password(_: HashPassword) -> anyhow::Result<ExitCode> {
 }
 
 pub async fn token(args: Token) -> anyhow::Result<ExitCode> {
-    let TokenCommand::New { name, role } = args.what;
+    let TokenCommand::New { name, role, tenant } = args.what;
     if !["device", "operator", "admin"].contains(&role.as_str()) {
         return Err(Told::new(format!("there is no role `{role}`")).hint("device, operator or admin").into());
     }
     let token = auth::new_token(&World::client());
-    eprintln!("[[auth.users]]\nname = {name:?}\ntoken_hash = \"{}\"\nrole = \"{role}\"\n", auth::hash_token(&token));
+    let tenant = tenant.map(|tenant| format!("tenant = {tenant:?}\n")).unwrap_or_default();
+    eprintln!(
+        "[[auth.users]]\nname = {name:?}\ntoken_hash = \"{}\"\nrole = \"{role}\"\n{tenant}",
+        auth::hash_token(&token)
+    );
     eprintln!("Put the lines above into the configuration, and the token below into the device; it is shown only now.");
     out(token + "\n")?;
     Ok(exit::OK)

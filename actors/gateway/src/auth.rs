@@ -40,13 +40,15 @@ const REFUSAL_DELAY: Span = Span::from_millis(500);
 pub struct Login {
     pub name: Arc<str>,
     pub role: Role,
+    /// All that it may see and change is this tenant's; `None`: everybody's.
+    pub tenant: Option<Arc<str>>,
     grants: Arc<Grants>,
 }
 
 impl Login {
     /// The login of a door that lets everybody in: it may publish everything and subscribe to everything, as a device.
     pub fn anonymous() -> Login {
-        Login { name: "anonymous".into(), role: Role::Device, grants: Arc::new(Grants::everything()) }
+        Login { name: "anonymous".into(), role: Role::Device, tenant: None, grants: Arc::new(Grants::everything()) }
     }
 
     /// Whether the login, under the name `client_id`, may publish on `topic`.
@@ -108,7 +110,8 @@ impl Auth {
             {
                 problems.push(settings::problem(&place, "token_hash", "another user has the same token", None));
             }
-            let login = Login { name: name.clone(), role: user.role, grants };
+            let tenant = user.tenant.as_deref().map(Arc::from);
+            let login = Login { name: name.clone(), role: user.role, tenant, grants };
             if users.insert(name, User { login, verifier }).is_some() {
                 problems.push(settings::problem(&place, "name", &format!("two users named `{}`", user.name), None));
             }

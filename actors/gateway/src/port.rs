@@ -131,6 +131,31 @@ pub struct QueryAnswer {
     pub truncated: bool,
 }
 
+/// Panes of a window: what is not said does not matter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PanesAsked {
+    pub window: String,
+    pub key: Option<String>,
+    /// At a node of the cloud: whose sites they are of.
+    pub tenant: Option<String>,
+    /// The first one begins here or later.
+    pub start: Option<Timestamp>,
+    /// The last one ends here or before.
+    pub end: Option<Timestamp>,
+    pub limit: usize,
+}
+
+/// Alerts: what is not said does not matter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AlertsAsked {
+    /// `pending`, `firing` or `resolved`.
+    pub state: Option<String>,
+    pub rule: Option<String>,
+    /// At a node of the cloud: whose sites they are about.
+    pub tenant: Option<String>,
+    pub limit: usize,
+}
+
 /// Why the node could not answer a question.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
@@ -185,18 +210,11 @@ pub trait Node: Send + Sync + 'static {
     /// Sets a device apart (its events become dead letters), or takes it back.
     async fn quarantine(&self, device: &str, on: bool) -> Result<Json, AskError>;
     /// Newest revision of each pane of a window, newest first.
-    async fn window(
-        &self,
-        name: &str,
-        key: Option<String>,
-        start: Option<Timestamp>,
-        end: Option<Timestamp>,
-        limit: usize,
-    ) -> Result<Vec<Json>, AskError>;
+    async fn window(&self, asked: PanesAsked) -> Result<Vec<Json>, AskError>;
     /// Late events of a window, newest first.
     async fn late(&self, name: &str, limit: usize) -> Result<Vec<Json>, AskError>;
-    /// Alerts, newest first; `state` is `pending`, `firing` or `resolved`.
-    async fn alerts(&self, state: Option<String>, rule: Option<String>, limit: usize) -> Result<Vec<Json>, AskError>;
+    /// Alerts, newest first.
+    async fn alerts(&self, asked: AlertsAsked) -> Result<Vec<Json>, AskError>;
     async fn alert_action(&self, id: &str, action: AlertAction, by: &str) -> Result<Json, AskError>;
     async fn dead_letters(
         &self,

@@ -1,6 +1,6 @@
 //! Users as they are written in the configuration.
 
-use millpond_core::problem::SpecProblem;
+use millpond_core::problem::{SpecProblem, is_name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,10 @@ pub struct UserSettings {
     /// `device`: sends its own events. `operator`: reads everything, handles alerts. `admin`: everything. Default: `device`.
     #[serde(default)]
     pub role: Role,
+    /// At a node of a cloud: the tenant that an operator or admin is bound to. Over HTTP such a user sees and changes what is the tenant's, and
+    /// nothing else; over MQTT nothing. Default: none, which is all tenants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
     /// Topics the user may publish on; `+` and `#` as in MQTT, `%c` is the client identifier and `%u` the user's name.
     /// Default: `devices/%u/#` for a device, nothing for an operator, everything for an admin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +60,7 @@ impl UserSettings {
             password_hash: None,
             token_hash: Some(super::hash_token(token)),
             role,
+            tenant: None,
             publish: None,
             subscribe: None,
         }
@@ -76,6 +81,16 @@ pub(super) fn check(user: &UserSettings, place: &str, problems: &mut Vec<SpecPro
                 let hint = "`+` stands alone between slashes, `#` alone at the end";
                 problems.push(problem(place, &format!("{field}[{at}]"), &message, Some(hint)));
             }
+        }
+    }
+    if let Some(tenant) = &user.tenant {
+        if !is_name(tenant) {
+            let hint = Some("1 to 64 letters, digits, `-` and `_`");
+            problems.push(problem(place, "tenant", &format!("\"{tenant}\" cannot name a tenant"), hint));
+        }
+        if user.role == Role::Device || user.publish.is_some() || user.subscribe.is_some() {
+            let message = "a tenant is for operators and admins, who publish and subscribe nothing";
+            problems.push(problem(place, "tenant", message, Some("a device belongs to the tenant of its site")));
         }
     }
     let hint = Some("a PHC string `$argon2id$v=19$m=19456,t=2,p=1$…`, or blake3 of the token in 64 hexadecimal digits");

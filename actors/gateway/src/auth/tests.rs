@@ -4,7 +4,8 @@ use super::*;
 use crate::testing;
 
 fn user(name: &str, role: Role) -> UserSettings {
-    UserSettings { name: name.into(), password_hash: None, token_hash: None, role, publish: None, subscribe: None }
+    let (password_hash, token_hash, tenant) = (None, None, None);
+    UserSettings { name: name.into(), password_hash, token_hash, role, tenant, publish: None, subscribe: None }
 }
 
 /// Cheap on purpose: 8 KiB, one pass.
@@ -57,6 +58,8 @@ async fn all_problems_of_users_are_told_at_once() {
         UserSettings { token_hash: Some("xyz".into()), ..user("", Role::Device) },
         UserSettings { publish: Some(vec!["a/#/b".into()]), ..UserSettings::with_token("c", "1", Role::Device) },
         UserSettings::with_token("c", "1", Role::Device),
+        UserSettings { tenant: Some("a b".into()), ..UserSettings::with_token("d", "2", Role::Admin) },
+        UserSettings { tenant: Some("acme".into()), ..UserSettings::with_token("e", "3", Role::Device) },
     ];
     let problems = auth(users).expect_err("they are all wrong");
     let places: Vec<&str> = problems.iter().map(|problem| problem.place.as_str()).collect();
@@ -70,6 +73,8 @@ async fn all_problems_of_users_are_told_at_once() {
             "auth.users[3].publish[0]",
             "auth.users[4].token_hash",
             "auth.users[4].name",
+            "auth.users[5].tenant",
+            "auth.users[6].tenant",
         ]
     );
 }

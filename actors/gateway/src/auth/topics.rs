@@ -15,6 +15,8 @@ impl Grants {
 
     pub(super) fn of(user: &UserSettings) -> Grants {
         let (publish, subscribe): (&[&str], &[&str]) = match user.role {
+            // Topics know no tenants.
+            _ if user.tenant.is_some() => (&[], &[]),
             Role::Device => (&["devices/%u/#"], &["devices/%u/#"]),
             Role::Operator => (&[], &["#"]),
             Role::Admin => (&["#"], &["#"]),

@@ -19,7 +19,7 @@ use super::{
     problem::{Code, Problem},
     site,
 };
-use crate::port::AlertAction;
+use crate::port::{AlertAction, AlertsAsked, PanesAsked};
 
 type Answer = Result<Json<Value>, Problem>;
 
@@ -49,8 +49,9 @@ pub(super) async fn release(State(door): State<Arc<Door>>, Path(device): Path<St
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PanesAsked {
+pub(super) struct PanesOf {
     key: Option<String>,
+    tenant: Option<String>,
     start: Option<At>,
     end: Option<At>,
     limit: Option<usize>,
@@ -59,9 +60,11 @@ pub(super) struct PanesAsked {
 
 pub(super) async fn window(
     State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
     Path(name): Path<String>,
-    Params(asked): Params<PanesAsked>,
+    Params(asked): Params<PanesOf>,
 ) -> Answer {
+    let tenant = who.tenant_here(asked.tenant, asked.site.as_deref())?;
     let (start, end) = (asked.start.map(|start| start.0), asked.end.map(|end| end.0));
     if let Some(site) = &asked.site {
         let question = json!({
@@ -69,7 +72,9 @@ pub(super) async fn window(
         });
         return site::of_other(&door, site, question).await;
     }
-    let panes = door.node.window(&name, asked.key, start, end, limit(asked.limit)).await?;
+    let window = name.clone();
+    let wanted = PanesAsked { window, key: asked.key, tenant, start, end, limit: limit(asked.limit) };
+    let panes = door.node.window(wanted).await?;
     Ok(Json(json!({"window": name, "panes": panes})))
 }
 
@@ -90,14 +95,20 @@ pub(super) async fn late(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AlertsAsked {
+pub(super) struct AlertsOf {
+    tenant: Option<String>,
     state: Option<String>,
     rule: Option<String>,
     limit: Option<usize>,
     site: Option<String>,
 }
 
-pub(super) async fn alerts(State(door): State<Arc<Door>>, Params(asked): Params<AlertsAsked>) -> Answer {
+pub(super) async fn alerts(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    Params(asked): Params<AlertsOf>,
+) -> Answer {
+    let tenant = who.tenant_here(asked.tenant, asked.site.as_deref())?;
     if asked.state.as_deref().is_some_and(|state| !["pending", "firing", "resolved"].contains(&state)) {
         return Err(Problem::new(Code::BadParameter).because("`state` is none of `pending`, `firing`, `resolved`"));
     }
@@ -107,7 +118,8 @@ pub(super) async fn alerts(State(door): State<Arc<Door>>, Params(asked): Params<
         });
         return site::of_other(&door, site, question).await;
     }
-    let alerts = door.node.alerts(asked.state, asked.rule, limit(asked.limit)).await?;
+    let wanted = AlertsAsked { state: asked.state, rule: asked.rule, tenant, limit: limit(asked.limit) };
+    let alerts = door.node.alerts(wanted).await?;
     Ok(Json(json!({"alerts": alerts})))
 }
 

@@ -41,6 +41,27 @@ impl Who {
         self.anonymous || self.login.may_send_for(device)
     }
 
+    /// The tenant that is asked about: a login of one tenant asks about that one. `None`: about no one in particular.
+    pub fn tenant(&self, asked: Option<String>) -> Result<Option<String>, Problem> {
+        let Some(own) = self.login.tenant.as_deref() else { return Ok(asked) };
+        match asked {
+            Some(other) if other != own => {
+                let because = format!("`{}` is a user of the tenant `{own}`, not of `{other}`", self.login.name);
+                Err(Problem::new(Code::NotAllowed).because(because))
+            }
+            _ => Ok(Some(own.to_owned())),
+        }
+    }
+
+    /// The same of a question that may be about another site. Other sites know no tenants.
+    pub fn tenant_here(&self, asked: Option<String>, site: Option<&str>) -> Result<Option<String>, Problem> {
+        let tenant = self.tenant(asked)?;
+        if site.is_some() && tenant.is_some() {
+            return Err(Problem::new(Code::NotAllowed).because("other sites know no tenants"));
+        }
+        Ok(tenant)
+    }
+
     pub fn may(&self, access: Access) -> bool {
         let least = match access {
             Access::Open | Access::Anyone => Role::Device,
@@ -57,6 +78,8 @@ pub(super) struct Gate {
     pub door: Arc<Door>,
     pub path: &'static str,
     pub access: Access,
+    /// Its handler keeps to the tenant of a login.
+    pub of_tenants: bool,
 }
 
 /// Lets a request through to its handler, or not; counts and times it.
@@ -67,6 +90,10 @@ pub(super) async fn admit(State(gate): State<Gate>, mut request: Request, next: 
         Ok(Some(who)) if !who.may(gate.access) => {
             let login = &who.login.name;
             Problem::new(Code::NotAllowed).because(format!("the role of `{login}` does not allow this")).into_response()
+        }
+        Ok(Some(Who { login, .. })) if !gate.of_tenants && login.tenant.is_some() => {
+            let because = format!("`{}` is a user of one tenant, and this is about more than that", login.name);
+            Problem::new(Code::NotAllowed).because(because).into_response()
         }
         Ok(who) => {
             if let Some(who) = who {

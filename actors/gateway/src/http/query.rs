@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
+    Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::{
     Door,
+    login::Who,
     params::{At, Params},
     problem::{Code, Problem},
 };
@@ -66,7 +68,12 @@ enum Aggregate {
     Last,
 }
 
-pub(super) async fn query(State(door): State<Arc<Door>>, Params(range): Params<Range>) -> Result<Response, Problem> {
+pub(super) async fn query(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    Params(mut range): Params<Range>,
+) -> Result<Response, Problem> {
+    range.tenant = who.tenant_here(range.tenant, range.site.as_deref())?;
     let (site, chart) = (range.site.clone(), chart_of(&range)?);
     let query = checked(range, door.env.wall())?;
     if let Some(site) = site {

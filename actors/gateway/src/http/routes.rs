@@ -29,6 +29,8 @@ pub(super) struct Route {
     pub params: &'static [Param],
     /// What a success answers with: the name of a schema in the OpenAPI document, or a media type that is not JSON.
     pub answer: &'static str,
+    /// Its handler keeps to the tenant of a login; what others do is closed to who has one.
+    pub of_tenants: bool,
 }
 
 pub(super) struct Param {
@@ -44,6 +46,7 @@ const fn param(name: &'static str, about: &'static str) -> Param {
 const LIMIT: Param = param("limit", "Lines to answer with. Default 100, at most 10000.");
 const START: Param = param("start", "Inclusive: RFC 3339, or epoch seconds or milliseconds.");
 const END: Param = param("end", "Exclusive, in the same forms.");
+const TENANT: Param = param("tenant", "At a node of the cloud: only of this tenant's sites.");
 const SITE: Param = param("site", "Another site, from which records are fetched. Default: this one.");
 
 pub(super) fn routes() -> Vec<Route> {
@@ -91,7 +94,8 @@ fn data() -> Vec<Route> {
                         param("tenant", "At a node of the cloud: whose device it is. Default: `default`."),
                     ]
                 },
-            ),
+            )
+            .of_tenants(),
         route(
             "get",
             "/v1/tap",
@@ -150,9 +154,11 @@ fn state() -> Vec<Route> {
                     END,
                     LIMIT,
                     SITE,
+                    TENANT,
                 ]
             },
-        ),
+        )
+        .of_tenants(),
         route(
             "get",
             "/v1/windows/{window}/late",
@@ -162,16 +168,19 @@ fn state() -> Vec<Route> {
             "Late",
         )
         .params(const { &[LIMIT] }),
-        route("get", "/v1/alerts", Operator, get(lists::alerts), "Alerts, newest first.", "Alerts").params(
-            const {
-                &[
-                    param("state", "pending, firing or resolved."),
-                    param("rule", "Only alerts of this rule."),
-                    LIMIT,
-                    SITE,
-                ]
-            },
-        ),
+        route("get", "/v1/alerts", Operator, get(lists::alerts), "Alerts, newest first.", "Alerts")
+            .params(
+                const {
+                    &[
+                        param("state", "pending, firing or resolved."),
+                        param("rule", "Only alerts of this rule."),
+                        LIMIT,
+                        SITE,
+                        TENANT,
+                    ]
+                },
+            )
+            .of_tenants(),
         route(
             "post",
             "/v1/alerts/{alert}/acknowledge",
@@ -261,7 +270,8 @@ fn of_site() -> Vec<Route> {
             get(site::cloud_sites),
             "The sites that deliver to this node of a cloud.",
             "Any",
-        ),
+        )
+        .of_tenants(),
         route(
             "get",
             "/v1/cloud/sites/{site}/ledger",
@@ -269,7 +279,8 @@ fn of_site() -> Vec<Route> {
             get(site::cloud_ledger),
             "Where each record of a site has gone.",
             "Any",
-        ),
+        )
+        .of_tenants(),
         route(
             "get",
             "/v1/cloud/lake",
@@ -277,7 +288,8 @@ fn of_site() -> Vec<Route> {
             get(site::cloud_lake),
             "The files of the archive, as its newest manifest names them.",
             "Any",
-        ),
+        )
+        .of_tenants(),
         route(
             "post",
             "/v1/cloud/archive",
@@ -294,7 +306,8 @@ fn of_site() -> Vec<Route> {
             "Forgets the events of a device in all tiers; those of it from before are not taken any more.",
             "Any",
         )
-        .params(const { &[param("tenant", "Whose device it is. Default: `default`.")] }),
+        .params(const { &[param("tenant", "Whose device it is. Default: `default`.")] })
+        .of_tenants(),
         route(
             "get",
             "/v1/cloud/heads",
@@ -303,7 +316,8 @@ fn of_site() -> Vec<Route> {
             "The definitions that sites are to run, for each set of sites, with their texts.",
             "Any",
         )
-        .params(const { &[param("tenant", "Whose sites. Default: all.")] }),
+        .params(const { &[param("tenant", "Whose sites. Default: all.")] })
+        .of_tenants(),
         route(
             "put",
             "/v1/cloud/heads",
@@ -311,7 +325,8 @@ fn of_site() -> Vec<Route> {
             put(site::put_cloud_heads),
             "Rolls definitions out to sites, a canary first; with `dry_run` only says what would be.",
             "Any",
-        ),
+        )
+        .of_tenants(),
         route(
             "get",
             "/v1/cloud/rollouts",
@@ -319,7 +334,8 @@ fn of_site() -> Vec<Route> {
             get(site::cloud_rollouts),
             "Rollouts, the newest first: how far each is, at which site, and why it was taken back.",
             "Any",
-        ),
+        )
+        .of_tenants(),
         route(
             "post",
             "/v1/cloud/rollouts/{number}/undo",
@@ -327,7 +343,8 @@ fn of_site() -> Vec<Route> {
             post(site::undo_cloud_rollout),
             "Takes a rollout back; its sites run what they ran before.",
             "Any",
-        ),
+        )
+        .of_tenants(),
         route(
             "get",
             "/v1/site/conflicts",
@@ -544,19 +561,24 @@ fn route(
     summary: &'static str,
     answer: &'static str,
 ) -> Route {
-    Route { method, path, access, handler, summary, params: &[], answer }
+    Route { method, path, access, handler, summary, params: &[], answer, of_tenants: false }
 }
 
 impl Route {
     fn params(self, params: &'static [Param]) -> Route {
         Route { params, ..self }
     }
+
+    /// Its handler keeps to the tenant of a login.
+    fn of_tenants(self) -> Route {
+        Route { of_tenants: true, ..self }
+    }
 }
 
 pub(super) fn router(door: Arc<Door>) -> Router {
     let mut router = Router::new();
     for route in routes() {
-        let gate = Gate { door: door.clone(), path: route.path, access: route.access };
+        let gate = Gate { door: door.clone(), path: route.path, access: route.access, of_tenants: route.of_tenants };
         router = router.route(route.path, route.handler.route_layer(from_fn_with_state(gate, admit)));
     }
     router.fallback(unknown).method_not_allowed_fallback(wrong_method).with_state(door)

@@ -53,23 +53,29 @@ pub(super) async fn uplinks(State(door): State<Arc<Door>>) -> Answer {
     ask(&door, "uplinks", Value::Null).await
 }
 
-/// The sites that deliver to this node of a cloud.
-pub(super) async fn cloud_sites(State(door): State<Arc<Door>>) -> Answer {
-    ask(&door, "cloud_sites", Value::Null).await
+/// A question of whoever asks, to a cloud: about the tenant of the login, or the one that is asked about.
+async fn ask_cloud(door: &Door, who: &Who, what: &str, tenant: Option<String>, mut body: Value) -> Answer {
+    body["tenant"] = who.tenant(tenant)?.into();
+    ask(door, what, body).await
 }
 
-pub(super) async fn cloud_ledger(State(door): State<Arc<Door>>, Path(site): Path<String>) -> Answer {
-    ask(&door, "cloud_ledger", json!({ "site": site })).await
+/// The sites that deliver to this node of a cloud.
+pub(super) async fn cloud_sites(State(door): State<Arc<Door>>, Extension(who): Extension<Who>) -> Answer {
+    ask_cloud(&door, &who, "cloud_sites", None, json!({})).await
+}
+
+pub(super) async fn cloud_ledger(door: State<Arc<Door>>, who: Extension<Who>, Path(site): Path<String>) -> Answer {
+    ask_cloud(&door, &who, "cloud_ledger", None, json!({ "site": site })).await
 }
 
 /// The files of the archive.
-pub(super) async fn cloud_lake(State(door): State<Arc<Door>>) -> Answer {
-    ask(&door, "cloud_lake", Value::Null).await
+pub(super) async fn cloud_lake(State(door): State<Arc<Door>>, Extension(who): Extension<Who>) -> Answer {
+    ask_cloud(&door, &who, "cloud_lake", None, json!({})).await
 }
 
 /// Moves what is settled into the archive now.
 pub(super) async fn cloud_archive(State(door): State<Arc<Door>>) -> Answer {
-    ask(&door, "cloud_archive", Value::Null).await
+    ask(&door, "cloud_archive", json!({})).await
 }
 
 #[derive(Deserialize)]
@@ -81,28 +87,44 @@ pub(super) struct OfTenant {
 /// Forgets the events of a device.
 pub(super) async fn cloud_forget(
     State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
     Path(device): Path<String>,
     Params(asked): Params<OfTenant>,
 ) -> Answer {
-    ask(&door, "cloud_forget", json!({ "device": device, "tenant": asked.tenant })).await
+    ask_cloud(&door, &who, "cloud_forget", asked.tenant, json!({ "device": device })).await
 }
 
 /// What the sites are to run.
-pub(super) async fn cloud_heads(State(door): State<Arc<Door>>, Params(asked): Params<OfTenant>) -> Answer {
-    ask(&door, "cloud_heads", json!({ "tenant": asked.tenant })).await
+pub(super) async fn cloud_heads(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    Params(asked): Params<OfTenant>,
+) -> Answer {
+    ask_cloud(&door, &who, "cloud_heads", asked.tenant, json!({})).await
 }
 
-pub(super) async fn put_cloud_heads(State(door): State<Arc<Door>>, body: Body) -> Answer {
-    let wanted = read_object(&door, body).await?;
+pub(super) async fn put_cloud_heads(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    body: Body,
+) -> Answer {
+    let mut wanted = read_object(&door, body).await?;
+    if who.login.tenant.is_some() {
+        wanted["tenant"] = who.tenant(wanted["tenant"].as_str().map(str::to_owned))?.into();
+    }
     ask(&door, "cloud_put_heads", wanted).await
 }
 
-pub(super) async fn cloud_rollouts(State(door): State<Arc<Door>>) -> Answer {
-    ask(&door, "cloud_rollouts", Value::Null).await
+pub(super) async fn cloud_rollouts(State(door): State<Arc<Door>>, Extension(who): Extension<Who>) -> Answer {
+    ask_cloud(&door, &who, "cloud_rollouts", None, json!({})).await
 }
 
-pub(super) async fn undo_cloud_rollout(State(door): State<Arc<Door>>, Path(number): Path<u64>) -> Answer {
-    ask(&door, "cloud_undo", json!({ "number": number })).await
+pub(super) async fn undo_cloud_rollout(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    Path(number): Path<u64>,
+) -> Answer {
+    ask_cloud(&door, &who, "cloud_undo", None, json!({ "number": number })).await
 }
 
 pub(super) async fn conflicts(State(door): State<Arc<Door>>) -> Answer {

@@ -23,7 +23,7 @@ use crate::{
     testing::env,
 };
 
-/// A door on loopback with a device `press`, an operator and an admin, whose tokens are their names.
+/// A door on loopback with a device `press`, an operator, an admin, and an admin of the tenant `acme`, whose tokens are their names.
 struct Opened {
     addr: SocketAddr,
     node: Arc<MemoryNode>,
@@ -37,7 +37,8 @@ struct Opened {
 async fn open(settings: HttpSettings) -> Opened {
     let env = env();
     let users = [("press", Role::Device), ("otto", Role::Operator), ("ada", Role::Admin)];
-    let users = users.map(|(name, role)| UserSettings::with_token(name, name, role)).to_vec();
+    let mut users = users.map(|(name, role)| UserSettings::with_token(name, name, role)).to_vec();
+    users.push(UserSettings { tenant: Some("acme".into()), ..UserSettings::with_token("anna", "anna", Role::Admin) });
     let auth = Arc::new(Auth::new(&env, &AuthSettings::default(), users).expect("good users"));
     let (node, tap) = (MemoryNode::new(), Arc::new(Tap::new()));
     let listener = env.net.listen(([127, 0, 0, 1], 0).into()).await.expect("a free port");
@@ -234,6 +235,50 @@ async fn each_role_may_do_its_part() {
     check("POST", "/v1/devices/x/quarantine", [403, 403, 200]).await;
     check("POST", "/v1/dead-letters/replay", [403, 403, 200]).await;
     assert!(door.node.seen().calls.contains(&"Acknowledge 7 by otto".to_owned()));
+}
+
+#[tokio::test]
+async fn a_user_of_a_tenant_gets_no_further() {
+    let door = open(HttpSettings::default()).await;
+    let check = async |method: &str, path: &str, body: &str, expected: u16| {
+        let answer = door.send(method, path, "authorization: Bearer anna\r\n", body.as_bytes()).await;
+        assert_eq!(answer.status, expected, "{method} {path}: {}", answer.body);
+    };
+    let calls = || std::mem::take(&mut door.node.seen().calls);
+    check("GET", "/healthz", "", 200).await;
+    check("GET", "/v1/query?device_id=a&metric=t", "", 200).await;
+    check("GET", "/v1/query?device_id=a&metric=t&tenant=acme", "", 200).await;
+    check("GET", "/v1/query?device_id=a&metric=t&tenant=other", "", 403).await;
+    check("GET", "/v1/query?device_id=a&metric=t&site=mill", "", 403).await;
+    let tenants: Vec<_> = door.node.seen().queries.iter().map(|query| query.tenant.clone()).collect();
+    assert_eq!(tenants, [Some("acme".to_owned()), Some("acme".to_owned())]);
+    assert_eq!(calls(), Vec::<String>::new());
+    check("GET", "/v1/cloud/sites", "", 200).await;
+    check("GET", "/v1/cloud/sites/mill/ledger", "", 200).await;
+    check("DELETE", "/v1/cloud/devices/press-1/events", "", 200).await;
+    check("DELETE", "/v1/cloud/devices/press-1/events?tenant=other", "", 403).await;
+    check("PUT", "/v1/cloud/heads", r#"{"texts":[]}"#, 200).await;
+    check("PUT", "/v1/cloud/heads", r#"{"tenant":"other","texts":[]}"#, 403).await;
+    check("POST", "/v1/cloud/rollouts/7/undo", "", 200).await;
+    check("GET", "/v1/windows/ten?limit=5", "", 200).await;
+    check("GET", "/v1/windows/ten?site=mill", "", 403).await;
+    check("GET", "/v1/alerts?limit=5", "", 200).await;
+    check("GET", "/v1/alerts?tenant=other", "", 403).await;
+    let expected = [
+        r#"site cloud_sites {"tenant":"acme"}"#,
+        r#"site cloud_ledger {"site":"mill","tenant":"acme"}"#,
+        r#"site cloud_forget {"device":"press-1","tenant":"acme"}"#,
+        r#"site cloud_put_heads {"tenant":"acme","texts":[]}"#,
+        r#"site cloud_undo {"number":7,"tenant":"acme"}"#,
+        "window ten None None None 5 of acme",
+        "alerts None None 5 of acme",
+    ];
+    assert_eq!(calls(), expected);
+    // Whatever knows no tenants is closed.
+    for route in routes::routes().iter().filter(|route| !route.of_tenants && route.access != login::Access::Open) {
+        check(&route.method.to_uppercase(), &route.path.replace(['{', '}'], ""), "", 403).await;
+    }
+    assert_eq!(calls(), Vec::<String>::new());
 }
 
 #[tokio::test]

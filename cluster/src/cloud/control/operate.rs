@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use millpond_actors::merged::DEFAULT_TENANT;
 use millpond_core::time::Span;
 use millpond_gateway::port::{AskError, Json};
 use millpond_proto::uplink::{
     orders::{Text, head_of},
-    rollout::{Begun, Canary, Plan, Rollout, Rollouts, Step},
+    rollout::{Begun, Canary, Plan, Rollout, Rollouts, Step, UndoError},
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -19,8 +20,7 @@ const PATTERNS_MAX: usize = 64;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
-    #[serde(default = "default_tenant")]
-    tenant: String,
+    tenant: Option<String>,
     #[serde(default = "all_sites")]
     sites: Vec<String>,
     texts: Vec<Text>,
@@ -34,10 +34,6 @@ struct Wanted {
     /// Nothing is begun.
     #[serde(default)]
     dry_run: bool,
-}
-
-fn default_tenant() -> String {
-    "default".to_owned()
 }
 
 fn all_sites() -> Vec<String> {
@@ -54,15 +50,21 @@ fn five_minutes() -> Span {
 
 impl Control {
     pub async fn operate(&self, what: &str, body: &Json) -> Result<Json, AskError> {
+        let tenant = body["tenant"].as_str();
         match what {
-            "cloud_heads" => Ok(self.heads(body["tenant"].as_str())),
+            "cloud_heads" => Ok(self.heads(tenant)),
             "cloud_put_heads" => {
                 let wanted = Wanted::deserialize(body).map_err(|error| AskError::Invalid(error.to_string()))?;
                 self.put(wanted).await
             }
-            "cloud_rollouts" => Ok(self.rollouts()),
+            "cloud_rollouts" => Ok(self.rollouts(tenant)),
             "cloud_undo" => {
                 let number = body["number"].as_u64().ok_or_else(|| AskError::Invalid("`number` is missing".into()))?;
+                let is_others =
+                    |one: &Rollout| one.number == number && tenant.is_some_and(|own| own != one.plan.tenant);
+                if self.state().rollouts.all().any(is_others) {
+                    return Err(AskError::Invalid(UndoError::Unknown(number).to_string()));
+                }
                 let (undone, change) = self.change(|rollouts, now_ms, out| rollouts.undo(now_ms, number, out));
                 undone.map_err(|error| AskError::Invalid(error.to_string()))?;
                 self.is_kept(change).await;
@@ -99,6 +101,7 @@ impl Control {
 
     async fn put(&self, wanted: Wanted) -> Result<Json, AskError> {
         let Wanted { tenant, sites, texts, canary, watch, patience, max_alert_rate, dry_run } = wanted;
+        let tenant = tenant.unwrap_or_else(|| DEFAULT_TENANT.to_owned());
         if sites.is_empty() || sites.len() > PATTERNS_MAX {
             return Err(AskError::Invalid(format!("from 1 to {PATTERNS_MAX} names or patterns of sites")));
         }
@@ -161,10 +164,11 @@ impl Control {
         Ok(())
     }
 
-    fn rollouts(&self) -> Json {
+    fn rollouts(&self, tenant: Option<&str>) -> Json {
         let state = self.state();
+        let of_tenant = |one: &&Rollout| tenant.is_none_or(|tenant| tenant == one.plan.tenant);
         let row = |one: &Rollout| rollout_json(&state.rollouts, one);
-        json!({ "rollouts": state.rollouts.all().rev().map(row).collect::<Vec<_>>() })
+        json!({ "rollouts": state.rollouts.all().rev().filter(of_tenant).map(row).collect::<Vec<_>>() })
     }
 
     fn summary(&self, one: &Rollout) -> Json {

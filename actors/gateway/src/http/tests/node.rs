@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::port::{
-    AlertAction, AskError, Health, Json, Node, Query, QueryAggregate, QueryAnswer, Receipt, Refusal, Submission,
+    AlertAction, AlertsAsked, AskError, Health, Json, Node, PanesAsked, Query, QueryAggregate, QueryAnswer, Receipt,
+    Refusal, Submission,
 };
 
 pub(super) const CREDIT: usize = 4 << 20;
@@ -131,15 +132,11 @@ impl Node for MemoryNode {
         Ok(json!({"device": device, "quarantined": on}))
     }
 
-    async fn window(
-        &self,
-        name: &str,
-        key: Option<String>,
-        start: Option<millpond_core::time::Timestamp>,
-        end: Option<millpond_core::time::Timestamp>,
-        limit: usize,
-    ) -> Result<Vec<Json>, AskError> {
-        self.called(format!("window {name} {key:?} {:?} {:?} {limit}", start.map(|at| at.0), end.map(|at| at.0)));
+    async fn window(&self, asked: PanesAsked) -> Result<Vec<Json>, AskError> {
+        let PanesAsked { window, key, tenant, start, end, limit } = asked;
+        let tenant = tenant.map_or(String::new(), |tenant| format!(" of {tenant}"));
+        let (start, end) = (start.map(|at| at.0), end.map(|at| at.0));
+        self.called(format!("window {window} {key:?} {start:?} {end:?} {limit}{tenant}"));
         Ok(vec![])
     }
 
@@ -148,8 +145,10 @@ impl Node for MemoryNode {
         Ok(vec![])
     }
 
-    async fn alerts(&self, state: Option<String>, rule: Option<String>, limit: usize) -> Result<Vec<Json>, AskError> {
-        self.called(format!("alerts {state:?} {rule:?} {limit}"));
+    async fn alerts(&self, asked: AlertsAsked) -> Result<Vec<Json>, AskError> {
+        let AlertsAsked { state, rule, tenant, limit } = asked;
+        let tenant = tenant.map_or(String::new(), |tenant| format!(" of {tenant}"));
+        self.called(format!("alerts {state:?} {rule:?} {limit}{tenant}"));
         Ok(vec![])
     }
 

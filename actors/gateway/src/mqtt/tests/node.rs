@@ -7,10 +7,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use millpond_core::time::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::port::{AlertAction, AskError, Health, Json, Node, Query, QueryAnswer, Receipt, Refusal, Submission};
+use crate::port::{
+    AlertAction, AlertsAsked, AskError, Health, Json, Node, PanesAsked, Query, QueryAnswer, Receipt, Refusal,
+    Submission,
+};
 
 #[derive(Debug)]
 pub(crate) struct FakeNode {
@@ -112,20 +114,13 @@ impl Node for FakeNode {
     async fn quarantine(&self, _: &str, _: bool) -> Result<Json, AskError> {
         Err(AskError::Unavailable)
     }
-    async fn window(
-        &self,
-        _: &str,
-        _: Option<String>,
-        _: Option<Timestamp>,
-        _: Option<Timestamp>,
-        _: usize,
-    ) -> Result<Vec<Json>, AskError> {
+    async fn window(&self, _: PanesAsked) -> Result<Vec<Json>, AskError> {
         Err(AskError::Unavailable)
     }
     async fn late(&self, _: &str, _: usize) -> Result<Vec<Json>, AskError> {
         Err(AskError::Unavailable)
     }
-    async fn alerts(&self, _: Option<String>, _: Option<String>, _: usize) -> Result<Vec<Json>, AskError> {
+    async fn alerts(&self, _: AlertsAsked) -> Result<Vec<Json>, AskError> {
         Err(AskError::Unavailable)
     }
     async fn alert_action(&self, _: &str, _: AlertAction, _: &str) -> Result<Json, AskError> {
