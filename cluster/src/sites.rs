@@ -126,6 +126,8 @@ struct Upward {
     lives: Vec<(Life, String, Option<Origin>, [u64; 2])>,
     /// What it ordered, and what became of that.
     order: Option<Outcome>,
+    /// The same of all that this node delivers, by track.
+    undelivered: [u64; 2],
     /// The journal's last number when that was known.
     head: u64,
 }

@@ -87,6 +87,7 @@ pub(super) async fn deliver(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: Can
         };
         session.cancel();
         sites.show_upward(&trusted.site, |upward| upward.connected = None);
+        sites.show_unreached(&trusted.site);
         if ended.is_cancelled() {
             return;
         }
@@ -122,6 +123,7 @@ pub(super) async fn watch(sites: Arc<Inner>, trusted: Arc<Trusted>, ended: Cance
         let Some(own) = sites.own.get() else { continue };
         let reader = own.reader.clone();
         let Some(Ok(usage)) = sites.env.unblock(move || reader.stats()).await else { continue };
+        sites.show_unreached(&trusted.site);
         let head = own.site.head().0;
         let known = sites.state().upward.get(&trusted.site).filter(|upward| upward.known).map(|upward| {
             // What has come since the cloud was heard is not there either.
@@ -510,10 +512,25 @@ impl Inner {
             let labels = [cloud, track.name()];
             self.measures.undelivered.with_label_values(&labels).set(all as i64);
             let now = self.env.now();
-            self.show_upward(cloud, |upward| upward.left(track, own_left, now));
+            self.show_upward(cloud, |upward| {
+                upward.left(track, own_left, now);
+                upward.undelivered[track as usize] = all;
+            });
         }
         let head = self.own.get().map_or(0, |own| own.site.head().0);
         self.show_upward(cloud, |upward| upward.head = head);
+    }
+
+    /// While the cloud cannot be reached, what has come since is not there either.
+    fn show_unreached(&self, cloud: &str) {
+        let head = self.own.get().map_or(0, |own| own.site.head().0);
+        let state = self.state();
+        let Some(upward) = state.upward.get(cloud).filter(|upward| upward.connected.is_none()) else { return };
+        let since = if planted::is(Bug::TellTimeAsOfLastContact) { 0 } else { head.saturating_sub(upward.head) };
+        for track in Track::ALL {
+            let left = upward.undelivered[track as usize] + since;
+            self.measures.undelivered.with_label_values(&[cloud, track.name()]).set(left as i64);
+        }
     }
 
     /// What the cloud has of the lives that are known here.
