@@ -10,10 +10,22 @@ use std::sync::Arc;
 
 use crate::{
     ambient::{self, Ambient},
+    promise::Promise,
     rehearsal::{Options, Outcome, Plan, Rehearsal},
-    scenario::{SHIPPED, Scenario},
+    scenario::{self, SHIPPED, Scenario},
     world::core::{HostId, Instant},
 };
+
+/// The promise holds in a scenario that comes with the program, at the length it has in searches.
+fn keeps(name: &str, promise: Promise, seeds: &[u64]) {
+    let mut plan = plan(scenario::shipped(name).expect("it is shipped").text);
+    plan.scenario = plan.scenario.brief();
+    for seed in seeds {
+        let options = Options { seed: *seed, ..Options::default() };
+        let report = Rehearsal::new(plan.clone(), options).run().report;
+        assert_ne!(report.holds(promise), Some(false), "{seed}: {:#?}", report.broken);
+    }
+}
 
 pub fn plan(text: &str) -> Plan {
     let scenario = Scenario::parse(text).unwrap_or_else(|error| panic!("{error}"));

@@ -75,6 +75,34 @@ fn what_a_site_has_arrives_in_the_cloud() {
     assert!(counts.in_cloud > 500 && counts.given > 50 && counts.agreed > 50, "{counts:#?}");
 }
 
+/// With the first seed texts come to a node of the canary from another one, and alerts fire there, before it hears of the order; with the
+/// second one a node takes back what another one writes, because that is what the cloud had told it before the line broke.
+#[test]
+fn a_canary_that_is_noisy_before_it_knows_why_loses_it() {
+    super::keeps("canary_goes_bad", Promise::CanaryFirst, &[46, 30]);
+}
+
+/// The disk of a box is lost while it cannot reach the cloud, and it has shown before what the cloud does not have.
+#[test]
+fn what_is_not_delivered_is_shown_while_the_cloud_is_away() {
+    super::keeps("site_wiped", Promise::LedgerCloses, &[32]);
+}
+
+/// What a program holds in circles would fill the memory of a search.
+#[test]
+fn nothing_of_a_world_outlives_it() {
+    let storm =
+        "[[fault]]\nevery = [\"20s\", \"30s\"]\nkind = \"power_loss\"\nnode = \"above\"\ndown = [\"1s\", \"2s\"]";
+    let plan = super::plan(&text("", SOUTH, storm));
+    let options = crate::rehearsal::Options { seed: 1, ..Default::default() };
+    let rehearsal = crate::rehearsal::Rehearsal::new(plan, options);
+    let core = std::sync::Arc::downgrade(rehearsal.world().core());
+    let Outcome { report, evidence } = rehearsal.run();
+    assert!(report.counts.in_cloud > 0, "{:#?}", report.counts);
+    drop(evidence);
+    assert_eq!(core.strong_count(), 0);
+}
+
 #[test]
 fn a_receipt_before_the_commit_is_found() {
     // The cloud's disk takes its time; what it had not written is lost on both sides.

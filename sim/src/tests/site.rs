@@ -245,26 +245,16 @@ fn with_whom_there_is_no_common_version_is_no_member_and_disturbs_nobody() {
     }
 }
 
-fn keeps(name: &str, promise: Promise, seeds: &[u64]) {
-    let mut plan = super::plan(crate::scenario::shipped(name).expect("it is shipped").text);
-    plan.scenario = plan.scenario.brief();
-    for seed in seeds {
-        let options = crate::rehearsal::Options { seed: *seed, ..Default::default() };
-        let report = crate::rehearsal::Rehearsal::new(plan.clone(), options).run().report;
-        assert_ne!(report.holds(promise), Some(false), "{seed}: {:#?}", report.broken);
-    }
-}
-
 #[test]
 fn what_is_left_out_altogether_is_taken_back() {
-    keeps("partition_heals", Promise::PanesAgree, &[30, 39]);
+    super::keeps("partition_heals", Promise::PanesAgree, &[30, 39]);
 }
 
 /// With the first seed more of what the device had sent arrives at its old node between the question and the move; with the second one the old
 /// node is linked again and still counts as down; with the third one each of two nodes has a part of what the old node stored.
 #[test]
 fn a_device_is_taken_by_one_node_while_partitions_heal() {
-    keeps("partition_heals", Promise::NothingTwice, &[97, 221, 204]);
+    super::keeps("partition_heals", Promise::NothingTwice, &[97, 221, 204]);
 }
 
 #[test]
@@ -279,7 +269,7 @@ fn boxes_find_each_other_on_the_local_network() {
 /// The store of a node is lost, and the node is back: of what it had others have copies.
 #[test]
 fn a_device_of_a_node_that_lost_its_store_is_known_from_copies() {
-    keeps("node_wiped", Promise::NothingTwice, &[93, 133, 282]);
+    super::keeps("node_wiped", Promise::NothingTwice, &[93, 133, 282]);
 }
 
 /// South is cut off from its devices and from north, where they go; west sees both.
