@@ -407,6 +407,8 @@ impl Feeding {
             let here = self.here();
             let (bytes_max, window) = self.pace(lane, |pace| (pace.bytes(), pace.window()));
             let bytes_max = bytes_max.min(budgets::at_once(&self.trusted));
+            // Over a thin line one delivery of what has gathered is under way at a time: what is new waits behind it.
+            let window = if lane == Lane::Live { window } else { (window + 1).saturating_sub(bytes_max).max(1) };
             let next = self.book().next_within(lane, &here[lane.track() as usize], window);
             let Some((first, last)) = next else {
                 tokio::select! {
