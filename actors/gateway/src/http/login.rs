@@ -57,7 +57,10 @@ impl Who {
     pub fn tenant_here(&self, asked: Option<String>, site: Option<&str>) -> Result<Option<String>, Problem> {
         let tenant = self.tenant(asked)?;
         if site.is_some() && tenant.is_some() {
-            return Err(Problem::new(Code::NotAllowed).because("other sites know no tenants"));
+            let code = if self.login.tenant.is_some() { Code::NotAllowed } else { Code::BadParameter };
+            return Err(
+                Problem::new(code).because("`site` and `tenant` do not go together: other sites know no tenants")
+            );
         }
         Ok(tenant)
     }

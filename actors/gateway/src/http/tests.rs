@@ -262,6 +262,7 @@ async fn a_user_of_a_tenant_gets_no_further() {
     check("POST", "/v1/cloud/rollouts/7/undo", "", 200).await;
     check("GET", "/v1/windows/ten?limit=5", "", 200).await;
     check("GET", "/v1/windows/ten?site=mill", "", 403).await;
+    assert_eq!(door.get("/v1/windows/ten?site=mill&tenant=acme", "ada").await.status, 400);
     check("GET", "/v1/alerts?limit=5", "", 200).await;
     check("GET", "/v1/alerts?tenant=other", "", 403).await;
     let expected = [
