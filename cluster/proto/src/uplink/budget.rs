@@ -12,8 +12,9 @@
 //! is paid. What the line [`carried`](Budget::carried) besides is owed by all.
 //!
 //! With `per_day` only alerts and state leave when the bytes of the day are used up. Days are of UTC by the wall clock, moved by
-//! `offset`. The clock may jump: a day ends when the clock shows another day *and* [`DAY_MIN`] have passed since it began, so that
-//! no jump gives a day's bytes twice within that time, and none takes them for longer. Over a restart the greater of what the wall clock shows and
+//! `offset`. The clock may jump: a day ends when the clock shows another day *and* [`DAY_MIN`] of it have passed: counted from the
+//! midnight that the clock showed when it began, but not from before the last use of the day before it. So no jump gives the bytes of more
+//! than two days within [`DAY_MIN`], and none takes them for longer. Over a restart the greater of what the wall clock shows and
 //! what had passed before counts. `schedule` names hours in which the backlog may go; without it it always may.
 //!
 //! Invariants
@@ -97,6 +98,10 @@ pub struct Saved {
     /// Since when it is used up.
     #[serde(default)]
     pub exhausted: Option<Timestamp>,
+    /// How much of it had passed when something left last: below zero when that was before it. `None` when nothing ever left, or, with
+    /// something `used`, when it is not known.
+    #[serde(default)]
+    pub last_use: Option<Span>,
 }
 
 /// Shares a line among the lanes.
@@ -220,6 +225,7 @@ impl Budget {
             let counted = (bytes as f64 * self.spec.metered.max(1.0)).ceil() as u64;
             if let Some(day) = &mut self.day {
                 day.used = day.used.saturating_add(counted);
+                day.last_use = Some(day.passed);
             }
         }
     }
@@ -273,11 +279,14 @@ impl Budget {
         match &mut self.day {
             Some(day) if day.day == shown || passed < DAY_MIN => day.passed = passed,
             day => {
-                // The next day cannot be over before another `DAY_MIN`, whatever the clock shows by now.
-                let passed = if day.is_some() { of_shown.min(Span(passed.0 - DAY_MIN.0)) } else { of_shown };
+                // The day after the one that begins here does not begin before `DAY_MIN` after the last use of the one that ends.
+                let last_use = day.and_then(|day| day.last_use.or((day.used > 0).then_some(passed)));
+                let idle = last_use.map(|last| Span(passed.0.saturating_sub(last.0)));
+                let so_far = idle.map_or(of_shown, |idle| of_shown.min(idle));
+                let last_use = idle.map(|idle| Span(so_far.0 - idle.0));
                 let began = Timestamp(wall.0.saturating_sub(of_shown.0));
-                *day = Some(Saved { day: shown, began, passed, used: 0, exhausted: None });
-                self.passed = Some((now, passed));
+                *day = Some(Saved { day: shown, began, passed: so_far, used: 0, exhausted: None, last_use });
+                self.passed = Some((now, so_far));
             }
         }
         let none_left = self.left_of_day() == Some(0);
