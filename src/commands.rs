@@ -28,6 +28,7 @@ pub mod secrets;
 pub mod sim;
 pub mod site;
 pub mod sites;
+pub mod sql;
 pub mod table;
 pub mod tap;
 pub mod twin;

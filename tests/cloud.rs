@@ -95,6 +95,16 @@ fn what_a_site_acknowledged_arrives_in_the_cloud() {
         let rows = ledger(above, "mill");
         (is_closed(&rows, 1) && rows[0]["missing"] == 0).then_some(())
     });
+    let device = serde_json::json!({ "device_id": "press-1", "tenant": "default", "sites": ["mill"] });
+    assert_eq!(above.get("/v1/devices")["devices"], serde_json::json!([device]));
+    assert_eq!(above.get("/v1/devices/press-1"), device);
+    let as_prometheus = |path: &str| above.get(&format!("/prometheus/api/v1/{path}"))["data"].clone();
+    assert_eq!(as_prometheus("label/device/values"), serde_json::json!(["press-1"]));
+    assert_eq!(as_prometheus("label/__name__/values"), serde_json::json!(["temperature"]));
+    above.wait_for("the newest value in a chart", |_| {
+        let newest = as_prometheus("query?query=temperature%7Bdevice%3D~%22press-.*%22%7D&time=1760000701");
+        (newest["result"][0]["value"][1] == "700").then_some(())
+    });
     let left = north.wait_for("an empty uplink", |north| {
         let uplinks = north.get("/v1/uplinks");
         (uplinks["uplinks"][0]["left"] == serde_json::json!({ "results": 0, "raw": 0 })).then_some(uplinks)
@@ -294,6 +304,44 @@ fn days_of_cloud(cloud: &Node, devices: &[String]) -> Days {
     days
 }
 
+fn sql(cloud: &Node, question: &str) -> Output {
+    let url = format!("http://{}", cloud.http);
+    Command::new(MILLPOND).args(["sql", question, "--url", &url, "--json"]).output().expect("it runs")
+}
+
+/// The same in one question in SQL, in a program that answers some.
+fn days_in_sql(cloud: &Node) -> Days {
+    let question = "SELECT device, to_unixtime(time) / 86400 AS day, count(value) AS many, sum(value) AS sum, \
+        min(value) AS least, max(value) AS most FROM readings WHERE metric = 'v' GROUP BY device, day ORDER BY device, day";
+    let said = sql(cloud, question);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let row = |line: &str| {
+        let row: Value = serde_json::from_str(line).expect("JSON");
+        let number = |name: &str| row[name].as_f64().expect("a number");
+        let device = row["device"].as_str().expect("a text").to_owned();
+        (device, number("day") as i64, number("many"), number("sum"), number("least"), number("most"))
+    };
+    String::from_utf8_lossy(&said.stdout).lines().map(row).collect()
+}
+
+/// Questions in SQL read, and nothing else, and say what is wrong with them.
+fn sql_only_reads(cloud: &Node) {
+    let questions = [
+        ("SELEKT 1", "SELEKT"),
+        ("SELECT nothing FROM readings", "nothing"),
+        ("SELECT * FROM '/etc/passwd'", "/etc/passwd"),
+        ("DROP TABLE readings", "DDL"),
+        ("INSERT INTO readings SELECT * FROM readings", "DML"),
+        ("COPY readings TO '/tmp/stolen.csv'", "DML"),
+        ("SET datafusion.execution.batch_size = 1", "Statement"),
+    ];
+    for (question, about) in questions {
+        let said = sql(cloud, question);
+        let error = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.status.success() && error.contains(about), "{question}: {error}");
+    }
+}
+
 #[test]
 fn ninety_days_are_queried_aged_and_forgotten() {
     if !has("python3", &["-c", "import duckdb"]) {
@@ -327,6 +375,12 @@ fn ninety_days_are_queried_aged_and_forgotten() {
     above.wait_for("a closed ledger", |above| is_closed(&ledger(above, "mill"), 1).then_some(()));
     // Wherever the border is at the moment, nothing counts twice and nothing is missing.
     assert_eq!(days_of_cloud(&above, &devices), input);
+    if cfg!(feature = "sql") {
+        assert_eq!(days_in_sql(&above), input);
+    } else {
+        let said = sql(&above, "SELECT 1");
+        assert!(String::from_utf8_lossy(&said.stderr).contains("--features sql"), "{said:?}");
+    }
     above.wait_for("all of it in the lake", |above| {
         (above.metric("millpond_lake_rows") as usize == input.iter().map(|day| day.2 as usize).sum::<usize>())
             .then_some(())
@@ -337,6 +391,10 @@ fn ninety_days_are_queried_aged_and_forgotten() {
     let kept: Days = input.iter().filter(|day| day.1 * DAY >= start + 11 * DAY).cloned().collect();
     let aged = days_of_cloud(&above, &devices);
     assert!(aged.len() < input.len(), "nothing was given up");
+    if cfg!(feature = "sql") {
+        assert_eq!(days_in_sql(&above), aged);
+        sql_only_reads(&above);
+    }
     assert!(kept.iter().all(|day| aged.contains(day)), "more was given up than what was too old");
     let cold = cloud_data.join("lake/cold");
     assert!(
@@ -349,9 +407,15 @@ fn ninety_days_are_queried_aged_and_forgotten() {
     let said = run(Command::new(MILLPOND).args(["device", "forget", "press-1", "--url", &url, "--json"]));
     assert!(said.contains("press-1"), "{said}");
     assert!(days_of_cloud(&above, &devices[1..2]).is_empty());
+    let known = above.get("/v1/devices")["devices"].as_array().cloned().unwrap_or_default();
+    let known: Vec<_> = known.iter().filter_map(|device| device["device_id"].as_str()).collect();
+    assert_eq!(known, ["press-0", "press-2"]);
     let others = [devices[0].clone(), devices[2].clone()];
     let left: Days = aged.iter().filter(|day| day.0 != "press-1").cloned().collect();
     assert_eq!(days_of_cloud(&above, &others), left);
+    if cfg!(feature = "sql") {
+        assert_eq!(days_in_sql(&above), left);
+    }
     [north, above].into_iter().for_each(Node::terminate);
 }
 

@@ -57,7 +57,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// The only crates that may name a package.
-const OWNERS: [(&str, &[&str]); 16] = [
+const OWNERS: [(&str, &[&str]); 17] = [
     ("rmp-serde", &["millpond-core"]),
     ("cel", &["millpond-core"]),
     ("redb", &["millpond-store", "millpond-sim"]),
@@ -65,6 +65,7 @@ const OWNERS: [(&str, &[&str]); 16] = [
     ("automerge", &["millpond-proto"]),
     ("ractor", &["millpond-actors", "millpond-cluster"]),
     ("parquet", &["millpond-lake"]),
+    ("datafusion", &["millpond-cluster"]),
     ("object_store", &["millpond-lake", "millpond-sim"]),
     ("zstd", &["millpond-lake"]),
     ("axum", &["millpond-gateway"]),

@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use millpond_core::{
     alert::{Alert, AlertEffect, AlertFilter, AlertState, Alerts},
-    block,
     dead_letter::DeadLetter,
     ids::Seq,
     record::{self, Class, DropRange, RecordKind},
@@ -18,8 +17,8 @@ use millpond_env::Env;
 use millpond_gateway::{
     payload::PayloadDecoder,
     port::{
-        AlertAction, AlertsAsked, AskError, Health, Json, Node, PanesAsked, Query, QueryAnswer, Receipt, Source,
-        Submission,
+        AlertAction, AlertsAsked, AskError, DevicesAsked, Health, Json, Node, PanesAsked, Query, QueryAnswer, Receipt,
+        Source, Submission,
     },
 };
 use millpond_store::{Opened, Put, ReadError, Reader, RecordRef, Table};
@@ -52,9 +51,6 @@ const READ_TRIES: usize = 5;
 const READ_AGAIN_AFTER: Span = Span::from_millis(20);
 /// Records that are read for one list at most.
 const RECORDS_READ_MAX: usize = 100_000;
-
-/// Records that are looked through for names of metrics.
-const NAMING_RECORDS_MAX: usize = 64;
 
 pub struct Api {
     pub env: Env,
@@ -104,6 +100,15 @@ impl Node for Api {
     }
 
     async fn query(&self, question: Query) -> Result<QueryAnswer, AskError> {
+        if is_of_another(question.tenant.as_deref()) {
+            // What came to this node itself is nobody else's.
+            let of_sites = match self.site.others() {
+                Some(others) => others.find(&question).await,
+                None => None,
+            };
+            let found = of_sites.unwrap_or_else(|| query::find(&[], &question))?;
+            return Ok(query::answer(&question, found));
+        }
         let (copies, elsewhere) = match self.site.others() {
             Some(others) => others.ask(QUERY, record::encode(&question).into()).await,
             None => (Vec::new(), Vec::new()),
@@ -128,10 +133,14 @@ impl Node for Api {
         Ok(query::answer(&question, found))
     }
 
-    async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<Json>, AskError> {
-        let here = self.devices_here(after.clone(), limit).await?;
+    async fn devices(&self, asked: DevicesAsked) -> Result<Vec<Json>, AskError> {
+        let DevicesAsked { after, tenant, limit } = asked;
+        let here = match is_of_another(tenant.as_deref()) {
+            true => Vec::new(),
+            false => self.devices_here(after.clone(), limit).await?,
+        };
         let Some(others) = self.site.others() else { return Ok(here) };
-        let asked = json!({ "after": after, "limit": limit, "here": here });
+        let asked = json!({ "after": after, "limit": limit, "here": here, "tenant": tenant });
         match others.operate("devices", asked).await? {
             Json::Array(devices) => Ok(devices),
             _ => Ok(here),
@@ -149,23 +158,22 @@ impl Node for Api {
         }
     }
 
-    /// Those of the schemas, and those in the newest records.
-    async fn metric_names(&self) -> Result<Vec<String>, AskError> {
-        let settings = self.settings.now();
-        let mut names: BTreeSet<String> =
-            settings.schemas.iter().flat_map(|schema| schema.metrics.keys().cloned()).collect();
-        let found = self.read(|reader| {
-            let (mut found, mut read, mut decoder) = (BTreeSet::new(), 0, block::Decoder::new());
-            newest(reader, Class::Raw, |row| {
-                if let Ok(batch) = decoder.decode(row.payload) {
-                    found.extend(batch.shape.metrics().iter().map(|metric| metric.name.to_string()));
-                }
-                read += 1;
-                read < NAMING_RECORDS_MAX
-            })?;
-            Ok(found)
-        });
-        names.extend(found.await?);
+    /// Those of the schemas, those in the newest records, and those of the sites of a cloud.
+    async fn metric_names(&self, tenant: Option<&str>) -> Result<Vec<String>, AskError> {
+        let mut names = BTreeSet::new();
+        if !is_of_another(tenant) {
+            let settings = self.settings.now();
+            names.extend(settings.schemas.iter().flat_map(|schema| schema.metrics.keys().cloned()));
+            names.extend(self.read(query::metric_names).await?);
+        }
+        if let Some(others) = self.site.others() {
+            match others.operate("cloud_metric_names", json!({ "tenant": tenant })).await {
+                Ok(Json::Array(more)) => names.extend(more.iter().filter_map(|name| name.as_str().map(str::to_owned))),
+                // It is not one of a cloud.
+                Ok(_) | Err(AskError::NotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(names.into_iter().collect())
     }
 
@@ -512,6 +520,11 @@ pub(crate) fn unreadable(error: ReadError) -> AskError {
 
 fn unknown_device(device: &str) -> AskError {
     AskError::NotFound(format!("the device `{device}` is not known"))
+}
+
+/// Whether a question is about a tenant to whom the node's own site does not belong.
+fn is_of_another(tenant: Option<&str>) -> bool {
+    tenant.is_some_and(|tenant| tenant != DEFAULT_TENANT)
 }
 
 fn device_json(core: &ShardCore, settings: &Settings, index: u32) -> Json {

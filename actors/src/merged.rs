@@ -44,7 +44,7 @@ pub use self::said::{Said, said};
 use crate::shares::{self, PaneShares};
 
 /// The tenant whose panes keep their keys.
-pub const DEFAULT_TENANT: &str = "default";
+pub use millpond_gateway::port::DEFAULT_TENANT;
 /// How far an end may lie beyond the clock and still close windows.
 const AHEAD: Span = Span::from_secs(300);
 

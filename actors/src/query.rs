@@ -2,7 +2,12 @@
 //!
 //! What one node finds in its journals is [`Found`]; it is merged with what other nodes found in theirs before it becomes an answer.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+mod events;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+};
 
 use millpond_core::{
     block::{self, BlockError},
@@ -17,6 +22,7 @@ use millpond_store::Reader;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use self::events::{Event, Wanted, each_event};
 use crate::shapes;
 
 /// Points that are held while a question without steps is answered.
@@ -43,7 +49,7 @@ pub struct Step {
 }
 
 /// A journal, without the records that are looked for elsewhere.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Journal {
     pub reader: Reader,
     pub without: RangeSet,
@@ -202,6 +208,25 @@ fn each(journal: &Journal, query: &Query, mut f: impl FnMut(Timestamp, Value<'_>
     damaged.map_or(Ok(()), Err)
 }
 
+/// Records that are looked through for names of metrics.
+const NAMING_RECORDS_MAX: usize = 64;
+
+/// Names of the metrics in the newest records of a journal.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn metric_names(reader: &Reader) -> Result<BTreeSet<String>, AskError> {
+    let (mut found, mut read, mut decoder) = (BTreeSet::new(), 0, block::Decoder::new());
+    crate::api::newest(reader, Class::Raw, |row| {
+        if let Ok(batch) = decoder.decode(row.payload) {
+            found.extend(batch.shape.metrics().iter().map(|metric| metric.name.to_string()));
+        }
+        read += 1;
+        read < NAMING_RECORDS_MAX
+    })?;
+    Ok(found)
+}
+
 /// A value in an answer.
 pub fn json_of(value: Value<'_>) -> Json {
     shapes::value(value)
@@ -227,18 +252,23 @@ fn read_without(
 /// Which events of the device count in the journal of another node, by their records.
 fn left_out(reader: &Reader, device: &str) -> Result<BTreeMap<Seq, RangeSet>, AskError> {
     let mut all: BTreeMap<Seq, RangeSet> = BTreeMap::new();
+    each_left_out(reader, |left| {
+        if left.device == device {
+            let seqs = all.entry(Seq(left.record)).or_default();
+            left.seqs.iter().for_each(|seq| seqs.insert(*seq, *seq));
+        }
+    })?;
+    Ok(all)
+}
+
+fn each_left_out(reader: &Reader, mut each: impl FnMut(LeftOut)) -> Result<(), AskError> {
     let scanned = reader.scan(Class::State, Seq(0), |row| {
         if row.kind == RecordKind::LeftOut {
-            let left = record::decode::<Vec<LeftOut>>(row.payload).unwrap_or_default();
-            for left in left.into_iter().filter(|left| left.device == device) {
-                let seqs = all.entry(Seq(left.record)).or_default();
-                left.seqs.iter().for_each(|seq| seqs.insert(*seq, *seq));
-            }
+            record::decode::<Vec<LeftOut>>(row.payload).unwrap_or_default().into_iter().for_each(&mut each);
         }
         ControlFlow::Continue(())
     });
-    scanned.map_err(crate::api::unreadable)?;
-    Ok(all)
+    scanned.map_err(crate::api::unreadable)
 }
 
 /// Whole milliseconds are exact; a fraction is rounded to about 200 ns.

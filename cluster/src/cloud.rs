@@ -19,10 +19,13 @@ mod applying;
 pub mod archive;
 mod asking;
 mod control;
+mod devices;
 mod measures;
 mod root;
 pub mod sinks;
 mod site;
+#[cfg(feature = "sql")]
+mod sql;
 mod streams;
 mod windows;
 
@@ -50,7 +53,10 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 pub use self::site::{ACCOUNT, account_of};
-use self::{archive::Archive, control::Control, measures::Measures, root::RootMsg, site::SiteMsg, windows::Windows};
+use self::{
+    archive::Archive, control::Control, devices::Devices, measures::Measures, root::RootMsg, site::SiteMsg,
+    windows::Windows,
+};
 use crate::{
     sites::Shelf,
     transport::{Replies, ReplyFrames},
@@ -87,6 +93,10 @@ pub(crate) struct Inner {
     retention: Retention,
     sinks: sinks::Measures,
     cache: Mutex<asking::Cache>,
+    devices: Arc<Devices>,
+    /// One question in SQL at a time.
+    #[cfg(feature = "sql")]
+    sql: tokio::sync::Semaphore,
     /// Ends what is handed on.
     ended: CancellationToken,
     control: Arc<Control>,
@@ -140,6 +150,8 @@ impl Cloud {
         let windows = Arc::new(Windows::open(&env, &settings, running, &shelf)?);
         windows.say().await;
         consumers.push(windows);
+        let devices = Arc::new(Devices::open(&shelf)?);
+        consumers.push(devices.clone());
         let mut archive = None;
         if let Some(store) = store {
             let lake = Lake::unread(store, Options::default());
@@ -163,6 +175,9 @@ impl Cloud {
             retention,
             sinks,
             cache,
+            devices,
+            #[cfg(feature = "sql")]
+            sql: tokio::sync::Semaphore::new(1),
             ended,
             control,
             root,
@@ -220,7 +235,7 @@ impl Cloud {
     }
 
     /// What operators want to know or do: `cloud_sites`, `cloud_ledger`, `cloud_lake`, `cloud_archive`, `cloud_forget`, `cloud_heads`,
-    /// `cloud_put_heads`, `cloud_rollouts` and `cloud_undo`. A `tenant` in the body is the only one that is told of and changed.
+    /// `cloud_sql`, `cloud_metric_names`, `cloud_put_heads`, `cloud_rollouts` and `cloud_undo`. A `tenant` in the body is the only one that is told of and changed.
     pub(crate) async fn operate(&self, what: &str, body: &Json) -> Result<Json, AskError> {
         let tenant = body["tenant"].as_str();
         let is_told_of = |site: &str| tenant.is_none_or(|tenant| self.0.settings.site(site).tenant == tenant);
@@ -265,6 +280,11 @@ impl Cloud {
                 let rows: u64 = remains.iter().map(|remains| remains.rows).sum();
                 Ok(json!({ "device": device, "tenant": tenant, "rows_in_files_to_be_swept": rows }))
             }
+            "cloud_metric_names" => Ok(json!(self.metric_names(tenant.unwrap_or(DEFAULT_TENANT)).await?)),
+            #[cfg(feature = "sql")]
+            "cloud_sql" => self.sql(body).await,
+            #[cfg(not(feature = "sql"))]
+            "cloud_sql" => Err(AskError::Invalid("this program answers no SQL: build it with `--features sql`".into())),
             _ => self.0.control.operate(what, body).await,
         }
     }

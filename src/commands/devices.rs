@@ -13,6 +13,8 @@ use crate::{
 };
 
 /// Show the devices that the node knows, or one of them
+///
+/// A node of a cloud knows those of its sites: which are at home there, and of which events are archived.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   millpond devices
@@ -27,6 +29,9 @@ pub struct Args {
     /// Devices at most
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
+    /// At a node of a cloud: only those of this tenant's sites
+    #[arg(long, value_name = "TENANT")]
+    tenant: Option<String>,
     #[command(flatten)]
     remote: Remote,
 }
@@ -37,7 +42,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         out(if args.remote.json { format!("{answer}\n") } else { serde_json::to_string_pretty(&answer)? + "\n" })?;
         return Ok(exit::OK);
     }
-    let query = query_string(&[("after", args.after), ("limit", args.limit.map(|limit| limit.to_string()))]);
+    let query = query_string(&[
+        ("after", args.after),
+        ("limit", args.limit.map(|limit| limit.to_string())),
+        ("tenant", args.tenant),
+    ]);
     let answer = args.remote.get(&format!("/v1/devices{query}")).await?;
     let items = table::items(&answer);
     if args.remote.json {
@@ -46,6 +55,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let columns = [
             Column("DEVICE", "device_id"),
             Column("TYPE", "type"),
+            Column("TENANT", "tenant"),
+            Column("SITES", "sites"),
             Column("HOME", "home"),
             Column("REGISTERED", "registered"),
             Column("QUARANTINED", "quarantined"),

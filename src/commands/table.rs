@@ -50,22 +50,39 @@ pub fn render(columns: &[Column], items: &[Value]) -> String {
     };
     let rows: Vec<Vec<String>> =
         items.iter().map(|item| columns.iter().map(|column| cell(item, column)).collect()).collect();
-    let width = |at: usize| {
-        let cells = rows.iter().map(|row| row[at].chars().count());
-        cells.max().unwrap_or(0).max(columns[at].0.len())
-    };
-    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let is_number: Vec<bool> = columns
         .iter()
         .map(|column| !column.1.ends_with('@') && items.iter().all(|item| !find(item, column.1).is_string()))
         .collect();
     let titles: Vec<String> = columns.iter().map(|column| column.0.to_owned()).collect();
+    aligned(&titles, &rows, &is_number)
+}
+
+/// Prints rows of values under their titles; numbers stand to the right.
+pub fn print_rows(titles: &[String], rows: &[Vec<Value>]) -> anyhow::Result<()> {
+    if rows.is_empty() {
+        eprintln!("none");
+        return Ok(());
+    }
+    let column = |at: usize| rows.iter().map(move |row| row.get(at).unwrap_or(&Value::Null));
+    let is_number: Vec<bool> = (0..titles.len()).map(|at| column(at).all(|value| !value.is_string())).collect();
+    let cells = |row: &Vec<Value>| (0..titles.len()).map(|at| show(row.get(at).unwrap_or(&Value::Null))).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    out(aligned(titles, &rows, &is_number))
+}
+
+/// Columns as wide as their widest cells; `to_right` says which of them stand to the right.
+fn aligned(titles: &[String], rows: &[Vec<String>], to_right: &[bool]) -> String {
+    let titles = titles.to_vec();
+    let lines = || std::iter::once(&titles).chain(rows);
+    let width = |at: usize| lines().map(|row| row[at].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
     let mut text = String::new();
-    for row in std::iter::once(&titles).chain(&rows) {
+    for row in lines() {
         let mut line = String::new();
         for (at, cell) in row.iter().enumerate() {
             let padding = " ".repeat(widths[at] - cell.chars().count());
-            let (before, after) = if is_number[at] { (padding.as_str(), "") } else { ("", padding.as_str()) };
+            let (before, after) = if to_right[at] { (padding.as_str(), "") } else { ("", padding.as_str()) };
             line.push_str(&format!("{before}{cell}{after}  "));
         }
         text.push_str(line.trim_end());
@@ -79,9 +96,10 @@ fn find<'a>(item: &'a Value, path: &str) -> &'a Value {
 }
 
 /// Control characters of strangers do not reach the terminal.
-fn show(value: &Value) -> String {
+pub fn show(value: &Value) -> String {
     match value {
         Value::Null => "–".to_owned(),
+        Value::Array(items) => items.iter().map(show).collect::<Vec<_>>().join(", "),
         Value::String(text) => text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect(),
         other => other.to_string(),
     }

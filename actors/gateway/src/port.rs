@@ -131,6 +131,19 @@ pub struct QueryAnswer {
     pub truncated: bool,
 }
 
+/// Whose everything is of which nothing else is said.
+pub const DEFAULT_TENANT: &str = "default";
+
+/// Devices: what is not said does not matter.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DevicesAsked {
+    /// Only names after this one.
+    pub after: Option<String>,
+    /// At a node of the cloud: whose sites they are at.
+    pub tenant: Option<String>,
+    pub limit: usize,
+}
+
 /// Panes of a window: what is not said does not matter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PanesAsked {
@@ -200,11 +213,11 @@ pub trait Node: Send + Sync + 'static {
     fn presence(&self, device: &str, connected: bool);
 
     async fn query(&self, query: Query) -> Result<QueryAnswer, AskError>;
-    /// All devices, by name, from `after` (exclusive) on.
-    async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<Json>, AskError>;
+    /// All devices, by name.
+    async fn devices(&self, asked: DevicesAsked) -> Result<Vec<Json>, AskError>;
     async fn device(&self, device: &str) -> Result<Json, AskError>;
-    /// Names of metrics that devices send, as far as they are known without looking at everything.
-    async fn metric_names(&self) -> Result<Vec<String>, AskError> {
+    /// Names of metrics that devices (of a tenant) send, as far as they are known without looking at everything.
+    async fn metric_names(&self, _tenant: Option<&str>) -> Result<Vec<String>, AskError> {
         Ok(Vec::new())
     }
     /// Sets a device apart (its events become dead letters), or takes it back.

@@ -100,6 +100,19 @@ impl Reader {
         start: Timestamp,
         end: Timestamp,
         device_hash: u64,
+        each: impl FnMut(RecordRef<'_>) -> ControlFlow<()>,
+    ) -> Result<(), ReadError> {
+        self.scan_events(start, end, Some(device_hash), each)
+    }
+
+    /// The records of events that may hold readings from `start` up to but without `end`, of one device or of all, oldest record first.
+    ///
+    /// As with [`Reader::scan_series`], a record that is given may turn out to hold none.
+    pub fn scan_events(
+        &self,
+        start: Timestamp,
+        end: Timestamp,
+        device_hash: Option<u64>,
         mut each: impl FnMut(RecordRef<'_>) -> ControlFlow<()>,
     ) -> Result<(), ReadError> {
         let txn = self.begin()?;
@@ -110,7 +123,12 @@ impl Reader {
         for entry in index.range((raw, 0)..=(raw, u64::MAX)).map_err(Fault::from)? {
             let (key, row) = entry.map_err(Fault::from)?;
             let (first, row) = (key.value().1, IndexRow::decode(row.value())?);
-            if !row.overlaps(start, end) || !may_hold(&row.filter, first, device_hash, &blooms)? {
+            if !row.overlaps(start, end) {
+                continue;
+            }
+            if let Some(hash) = device_hash
+                && !may_hold(&row.filter, first, hash, &blooms)?
+            {
                 continue;
             }
             let value = journal.get(first).map_err(Fault::from)?.ok_or_else(|| missing(Class::Raw, first))?;

@@ -1,6 +1,6 @@
 //! All rows of a file in their order, some at a time.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use millpond_core::{
     ids::{Incarnation, Origin},
@@ -26,7 +26,8 @@ pub(crate) struct Cursor {
     lake: Lake,
     pub file: File,
     footer: Arc<Footer>,
-    group: usize,
+    /// Row groups that are still to be read.
+    groups: VecDeque<usize>,
     /// Readers of all columns of the row group, and how many of its rows they have still to give.
     chunks: Vec<ChunkReader>,
     left: usize,
@@ -37,18 +38,20 @@ pub(crate) struct Cursor {
 impl Cursor {
     /// Stands at the first row.
     pub async fn open(lake: &Lake, file: &File) -> Result<Cursor> {
+        Cursor::open_where(lake, file, |_, _| true).await
+    }
+
+    /// Passes over row groups that nobody wants.
+    pub async fn open_where(
+        lake: &Lake,
+        file: &File,
+        wanted: impl Fn(&Footer, usize) -> bool + Send,
+    ) -> Result<Cursor> {
         let footer = lake.footer(file).await?;
         let rows = Rows::of(&footer.columns);
-        let mut cursor = Cursor {
-            lake: lake.clone(),
-            file: file.clone(),
-            footer,
-            group: 0,
-            chunks: Vec::new(),
-            left: 0,
-            rows,
-            at: 0,
-        };
+        let groups = (0..footer.groups()).filter(|group| wanted(&footer, *group)).collect();
+        let mut cursor =
+            Cursor { lake: lake.clone(), file: file.clone(), footer, groups, chunks: Vec::new(), left: 0, rows, at: 0 };
         cursor.fill().await?;
         Ok(cursor)
     }
@@ -68,7 +71,7 @@ impl Cursor {
 
     /// Whether the next row is not there yet, but more can be read.
     pub fn is_dry(&self) -> bool {
-        self.at >= self.rows.len() && (self.left > 0 || self.group < self.footer.groups())
+        self.at >= self.rows.len() && (self.left > 0 || !self.groups.is_empty())
     }
 
     /// Goes on to the next row; when the cursor is dry after that [`Cursor::fill`] has to be called.
@@ -92,15 +95,12 @@ impl Cursor {
         self.rows.clear();
         self.at = 0;
         while self.left == 0 {
-            if self.group == self.footer.groups() {
-                return Ok(());
-            }
-            let (group, all) = (self.group, self.footer.rows(self.group));
+            let Some(group) = self.groups.pop_front() else { return Ok(()) };
+            let all = self.footer.rows(group);
             let columns: Vec<usize> = (0..METRICS + self.footer.columns.metrics.len()).collect();
             self.chunks = Vec::new();
             self.chunks = self.lake.chunks(&self.file, &self.footer, group, &columns, &(0..all)).await?;
             self.left = all;
-            self.group += 1;
         }
         let rows = self.left.min(ROWS);
         self.decode(rows)?;

@@ -64,7 +64,7 @@ pub use manifest::{Dropped, File, Ledger, Manifest, MetricOf, Source, SpanOf, Ti
 pub use partial::Partial;
 pub use points::{Cell, Points};
 pub use rewrite::{LeftOut, Remains};
-pub use scan::{Filter, Row};
+pub use scan::{Filter, Row, Scan};
 pub use series::Series;
 pub use upkeep::{Lifecycle, Swept};
 

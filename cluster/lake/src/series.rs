@@ -194,7 +194,7 @@ pub(crate) fn groups_of(footer: &Footer, series: &Series) -> impl Iterator<Item 
 }
 
 /// Whether a row group may have the device: `Some(true)` when it has no other.
-fn holds(footer: &Footer, group: usize, device: &str) -> Option<bool> {
+pub(crate) fn holds(footer: &Footer, group: usize, device: &str) -> Option<bool> {
     let statistics = footer.chunk(group, DEVICE).statistics();
     let (Some(min), Some(max)) = (
         statistics.and_then(|statistics| statistics.min_bytes_opt()),

@@ -1,6 +1,9 @@
 //! Questions for values, over all tiers: each record is looked for on its side of the border that the manifest draws.
 
-use std::{collections::BTreeMap, sync::PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
 
 use millpond_actors::{
     merged::DEFAULT_TENANT,
@@ -24,37 +27,53 @@ impl Cloud {
     /// # Errors
     /// When the question contradicts itself, or something cannot be read. While nobody knows where the border lies there is no answer.
     pub(crate) async fn find(&self, asked: &Query) -> Result<Found, AskError> {
-        if self.0.archive.as_ref().is_some_and(|archive| !archive.lake().is_read()) {
-            return Err(AskError::Unavailable);
-        }
         loop {
-            let before = self.0.archive.as_ref().map(|archive| archive.lake().manifest().number);
-            let found = self.find_once(asked).await?;
+            let border = self.border()?;
+            let before = border.as_ref().map(|(_, manifest)| manifest.number);
+            let found = self.find_once(asked, border).await?;
             // What was archived meanwhile may be gone from the copies already.
-            if before == self.0.archive.as_ref().map(|archive| archive.lake().manifest().number) {
+            if before == self.manifest_number() {
                 return Ok(found);
             }
         }
     }
 
-    async fn find_once(&self, asked: &Query) -> Result<Found, AskError> {
-        let manifest = self.0.archive.as_ref().map(|archive| (archive.lake().clone(), archive.lake().manifest()));
-        let tenant = asked.tenant.clone().unwrap_or_else(|| DEFAULT_TENANT.to_owned());
+    /// Which records are archived, and where.
+    pub(super) fn border(&self) -> Result<Option<(Lake, Arc<Manifest>)>, AskError> {
+        let Some(archive) = &self.0.archive else { return Ok(None) };
+        let lake = archive.lake();
+        if lake.is_read() { Ok(Some((lake.clone(), lake.manifest()))) } else { Err(AskError::Unavailable) }
+    }
+
+    /// What changes whenever something is archived.
+    pub(super) fn manifest_number(&self) -> Option<u64> {
+        self.0.archive.as_ref().map(|archive| archive.lake().manifest().number)
+    }
+
+    /// The copies of journals of a tenant's sites, without what is archived of them; each with the name of its site.
+    pub(super) fn journals(&self, tenant: &str, manifest: Option<&Manifest>) -> Vec<(String, Journal)> {
         let mut journals = Vec::new();
         for (site, lives) in self.0.shelf.all() {
             if self.0.settings.site(&site).tenant != tenant {
                 continue;
             }
             for (life, open) in lives {
-                let archived = manifest.as_ref().and_then(|(_, manifest)| manifest.ledger.of(&source_of(&site, life)));
+                let archived = manifest.and_then(|manifest| manifest.ledger.of(&source_of(&site, life)));
                 let archived = archived.filter(|_| !planted::is(Bug::ServeBorderTwice)).cloned().unwrap_or_default();
-                journals.push(Journal { reader: open.reader.clone(), without: archived });
+                journals.push((site.clone(), Journal { reader: open.reader.clone(), without: archived }));
             }
         }
+        journals
+    }
+
+    async fn find_once(&self, asked: &Query, border: Option<(Lake, Arc<Manifest>)>) -> Result<Found, AskError> {
+        let tenant = asked.tenant.clone().unwrap_or_else(|| DEFAULT_TENANT.to_owned());
+        let journals = self.journals(&tenant, border.as_ref().map(|(_, manifest)| &**manifest));
+        let journals: Vec<Journal> = journals.into_iter().map(|(_, journal)| journal).collect();
         let question = asked.clone();
         let hot = self.0.env.unblock(move || query::find_in(&journals, &question)).await;
         let mut found = hot.unwrap_or(Err(AskError::Unavailable))?;
-        if let Some((lake, manifest)) = manifest {
+        if let Some((lake, manifest)) = border {
             query::join(&mut found, self.archived(&lake, &manifest, asked, tenant).await?);
         }
         Ok(found)

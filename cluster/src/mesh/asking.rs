@@ -184,7 +184,7 @@ impl State {
     }
 }
 
-fn limit_of(body: &Json) -> usize {
+pub(super) fn limit_of(body: &Json) -> usize {
     body["limit"].as_u64().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(100).min(DEVICES_MAX)
 }
 

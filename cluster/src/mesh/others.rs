@@ -11,14 +11,16 @@ use millpond_actors::{
 };
 use millpond_core::{admission::Known, record, time::Span};
 use millpond_env::Env;
-use millpond_gateway::port::{AskError, Json, Query};
+use millpond_gateway::port::{AskError, DEFAULT_TENANT, Json, Query};
 use millpond_proto::wire::{Reply, Request};
 use ractor::ActorRef;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::sites::{Sites, WeakSites};
-
-use super::{Arrival, Asked, MeshMsg, Shared, elsewhere::Elsewhere, fetch, requests::ask_seen};
+use super::{Arrival, Asked, MeshMsg, Shared, asking::limit_of, elsewhere::Elsewhere, fetch, requests::ask_seen};
+use crate::{
+    cloud::Cloud,
+    sites::{Sites, WeakSites},
+};
 
 /// A node that does not answer a question in time is asked no more; others answer in its place.
 const PATIENCE: Span = Span::from_secs(2);
@@ -103,6 +105,48 @@ impl MeshOthers {
         let (reply, answer) = oneshot::channel();
         self.actor.cast(question(reply)).ok()?;
         answer.await.ok()
+    }
+
+    async fn of_mesh(&self, what: &str, body: Json) -> Result<Json, AskError> {
+        let is_ledger = what == "ledger";
+        let what = what.to_owned();
+        let answer = self.ask_actor(|reply| MeshMsg::Operate { what, body, reply }).await;
+        let mut answer = answer.unwrap_or(Err(AskError::Unavailable))?;
+        if is_ledger && let Some(rows) = answer["rows"].as_array_mut() {
+            rows.extend(self.sites()?.ledger());
+        }
+        Ok(answer)
+    }
+
+    /// The devices of the cloud's own site, which is the default tenant's, and those of the sites.
+    async fn devices_of_cloud(&self, cloud: &Cloud, body: Json) -> Result<Json, AskError> {
+        let limit = limit_of(&body);
+        let tenant = body["tenant"].as_str().map(str::to_owned);
+        let after = body["after"].as_str().unwrap_or_default().to_owned();
+        let mut all = Vec::new();
+        if tenant.as_deref().is_none_or(|tenant| tenant == DEFAULT_TENANT)
+            && let Json::Array(own) = self.of_mesh("devices", body).await?
+        {
+            all = own;
+        }
+        let name = |device: &Json| device["device_id"].as_str().unwrap_or_default().to_owned();
+        let of_sites = cloud.devices(tenant.as_deref()).await?;
+        all.extend(of_sites.into_iter().filter(|device| name(device) > after));
+        all.sort_by_key(name);
+        all.truncate(limit);
+        Ok(Json::Array(all))
+    }
+
+    /// A device of the cloud's own site, or else of the sites.
+    async fn device_of_cloud(&self, cloud: &Cloud, body: Json) -> Result<Json, AskError> {
+        let device = body["device"].clone();
+        match self.of_mesh("device", body).await {
+            Err(AskError::NotFound(unknown)) => {
+                let mut of_sites = cloud.devices(None).await?.into_iter();
+                of_sites.find(|row| row["device_id"] == device).ok_or(AskError::NotFound(unknown))
+            }
+            found => found,
+        }
     }
 }
 
@@ -192,13 +236,13 @@ impl Others for MeshOthers {
             let cloud = sites.cloud().ok_or_else(|| AskError::NotFound("this node is not one of a cloud".into()))?;
             return cloud.operate(what, &body).await;
         }
-        let is_ledger = what == "ledger";
-        let what = what.to_owned();
-        let answer = self.ask_actor(|reply| MeshMsg::Operate { what, body, reply }).await;
-        let mut answer = answer.unwrap_or(Err(AskError::Unavailable))?;
-        if is_ledger && let Some(rows) = answer["rows"].as_array_mut() {
-            rows.extend(self.sites()?.ledger());
+        if let Some(cloud) = self.sites()?.cloud() {
+            match what {
+                "devices" => return self.devices_of_cloud(cloud, body).await,
+                "device" => return self.device_of_cloud(cloud, body).await,
+                _ => {}
+            }
         }
-        Ok(answer)
+        self.of_mesh(what, body).await
     }
 }

@@ -19,19 +19,25 @@ use super::{
     problem::{Code, Problem},
     site,
 };
-use crate::port::{AlertAction, AlertsAsked, PanesAsked};
+use crate::port::{AlertAction, AlertsAsked, DevicesAsked, PanesAsked};
 
 type Answer = Result<Json<Value>, Problem>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DevicesAsked {
+pub(super) struct DevicesOf {
     after: Option<String>,
     limit: Option<usize>,
+    tenant: Option<String>,
 }
 
-pub(super) async fn devices(State(door): State<Arc<Door>>, Params(asked): Params<DevicesAsked>) -> Answer {
-    let devices = door.node.devices(asked.after, limit(asked.limit)).await?;
+pub(super) async fn devices(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    Params(asked): Params<DevicesOf>,
+) -> Answer {
+    let asked = DevicesAsked { after: asked.after, tenant: who.tenant(asked.tenant)?, limit: limit(asked.limit) };
+    let devices = door.node.devices(asked).await?;
     Ok(Json(json!({"devices": devices})))
 }
 

@@ -84,7 +84,7 @@ fn operation(route: &Route) -> Value {
             operation["requestBody"] =
                 json!({"required": false, "description": "The parameters, as a form.", "content": form});
         }
-        ("put" | "patch", _) | ("post", "/v1/site/conflicts/resolve" | "/v1/devices/{device}/commands") => {
+        ("put" | "patch", _) | ("post", "/v1/site/conflicts/resolve" | "/v1/devices/{device}/commands" | "/v1/sql") => {
             operation["requestBody"] = site_body(route.path);
         }
         _ => {}
@@ -139,6 +139,14 @@ fn site_body(path: &str) -> Value {
                 "name": {"type": "string"},
                 "body": {"description": "Anything."},
                 "deadline_s": {"type": "number", "description": "After so many seconds it expires. Default: 3600."},
+            }),
+        ),
+        "/v1/sql" => object(
+            &["sql"],
+            json!({
+                "sql": {"type": "string", "examples": ["SELECT device, avg(value) FROM readings WHERE metric = 'temperature' GROUP BY device"]},
+                "limit": {"type": "integer", "minimum": 1, "description": "Rows to answer with. Default 10000, at most 100000."},
+                "tenant": {"type": ["string", "null"], "description": "Whose sites. Default: `default`."},
             }),
         ),
         "/v1/site/texts/{kind}/{name}" => json!({
@@ -208,6 +216,18 @@ fn schemas() -> Value {
                 "truncated": {"const": true, "description": "Only there when more points are in the range than `limit` lets through."},
             },
             "required": ["device_id", "metric", "points"],
+        },
+        "SqlAnswer": {
+            "type": "object",
+            "properties": {
+                "columns": {
+                    "type": "array",
+                    "items": {"type": "object", "properties": {"name": {"type": "string"}, "type": {"type": "string"}}},
+                },
+                "rows": {"type": "array", "items": {"type": "array"}, "description": "Times and all that is no number as text."},
+                "truncated": {"const": true, "description": "Only there when there are more rows than `limit` lets through."},
+            },
+            "required": ["columns", "rows"],
         },
         "Prometheus": {
             "type": "object",

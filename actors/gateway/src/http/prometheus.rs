@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{
     body::Body,
-    extract::{Path, Query as UrlQuery, Request, State},
+    extract::{Extension, Path, Query as UrlQuery, Request, State},
     response::{IntoResponse, Response},
 };
 use hyper::{StatusCode, Uri, header};
@@ -21,8 +21,8 @@ use millpond_core::{
 use serde_json::{Value, json};
 
 use self::expr::{Devices, Expr, Function, Selector};
-use super::{Door, body, params::parse_time};
-use crate::port::{AskError, Query, QueryAggregate};
+use super::{Door, body, login::Who, params::parse_time};
+use crate::port::{AskError, DEFAULT_TENANT, DevicesAsked, Query, QueryAggregate};
 
 /// Points of one series, as in Prometheus.
 const POINTS_MAX: i64 = 11_000;
@@ -72,34 +72,76 @@ impl Asked {
     }
 }
 
-pub(super) async fn query(State(door): State<Arc<Door>>, request: Request<Body>) -> Response {
-    answered(instant(&door, request).await)
+/// The node, and whose devices it is asked about.
+struct Asking<'a> {
+    door: &'a Door,
+    tenant: &'a str,
 }
 
-pub(super) async fn query_range(State(door): State<Arc<Door>>, request: Request<Body>) -> Response {
-    answered(range(&door, request).await)
+impl<'a> Asking<'a> {
+    fn new(door: &'a Door, who: &'a Who) -> Asking<'a> {
+        Asking { door, tenant: who.login.tenant.as_deref().unwrap_or(DEFAULT_TENANT) }
+    }
+
+    async fn metric_names(&self) -> Result<Vec<String>, Refused> {
+        Ok(self.door.node.metric_names(Some(self.tenant)).await?)
+    }
+
+    async fn all_devices(&self) -> Result<Vec<String>, Refused> {
+        let asked = DevicesAsked { after: None, tenant: Some(self.tenant.to_owned()), limit: LIST_LINES_MAX };
+        let listed = self.door.node.devices(asked).await?;
+        let name = |device: &Value| Some(device.get("device_id").or(device.get("device"))?.as_str()?.to_owned());
+        let mut names: Vec<String> = listed.iter().filter_map(name).collect();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+pub(super) async fn query(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    request: Request<Body>,
+) -> Response {
+    answered(instant(&Asking::new(&door, &who), request).await)
+}
+
+pub(super) async fn query_range(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    request: Request<Body>,
+) -> Response {
+    answered(range(&Asking::new(&door, &who), request).await)
 }
 
 pub(super) async fn labels(State(_): State<Arc<Door>>) -> Response {
     answered(Ok(json!(["__name__", "device"])))
 }
 
-pub(super) async fn label_values(State(door): State<Arc<Door>>, Path(label): Path<String>) -> Response {
+pub(super) async fn label_values(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    Path(label): Path<String>,
+) -> Response {
+    let asking = Asking::new(&door, &who);
     let values = match label.as_str() {
-        "__name__" => door.node.metric_names().await.map(|names| json!(names)).map_err(Refused::from),
-        "device" => all_devices(&door).await.map(|names| json!(names)),
+        "__name__" => asking.metric_names().await.map(|names| json!(names)),
+        "device" => asking.all_devices().await.map(|names| json!(names)),
         _ => Ok(json!([])),
     };
     answered(values)
 }
 
-pub(super) async fn series(State(door): State<Arc<Door>>, request: Request<Body>) -> Response {
-    answered(all_series(&door, request).await)
+pub(super) async fn series(
+    State(door): State<Arc<Door>>,
+    Extension(who): Extension<Who>,
+    request: Request<Body>,
+) -> Response {
+    answered(all_series(&Asking::new(&door, &who), request).await)
 }
 
-pub(super) async fn metadata(State(door): State<Arc<Door>>) -> Response {
+pub(super) async fn metadata(State(door): State<Arc<Door>>, Extension(who): Extension<Who>) -> Response {
     let gauge = |name: String| (name, json!([{ "type": "gauge", "help": "", "unit": "" }]));
-    let names = door.node.metric_names().await.map_err(Refused::from);
+    let names = Asking::new(&door, &who).metric_names().await;
     answered(names.map(|names| Value::Object(names.into_iter().map(gauge).collect())))
 }
 
@@ -110,27 +152,27 @@ pub(super) async fn build_info(State(_): State<Arc<Door>>) -> Response {
     })))
 }
 
-async fn instant(door: &Door, request: Request<Body>) -> Answer {
-    let asked = Asked::of(door, request).await?;
-    let at = asked.time("time")?.unwrap_or_else(|| door.env.wall());
+async fn instant(asking: &Asking<'_>, request: Request<Body>) -> Answer {
+    let asked = Asked::of(asking.door, request).await?;
+    let at = asked.time("time")?.unwrap_or_else(|| asking.door.env.wall());
     let (function, selector, range) = match parsed(&asked)? {
         Expr::Number(number) => return Ok(json!({ "resultType": "scalar", "result": point(at, number) })),
         Expr::Instant(selector) => (None, selector, LOOKBACK),
         Expr::Over(function, selector, range) => (Some(function), selector, range),
     };
     let mut result = Vec::new();
-    for device in devices(door, &selector).await? {
+    for device in devices(asking, &selector).await? {
         let over =
             Over { function: function.unwrap_or(Function::Last), first: at, last: at, step: range, range, part: range };
-        if let Some((_, value)) = over.ask(door, &device, &selector.metric).await?.pop() {
+        if let Some((_, value)) = over.ask(asking, &device, &selector.metric).await?.pop() {
             result.push(json!({ "metric": labels_of(function, &selector, &device), "value": point(at, value) }));
         }
     }
     Ok(json!({ "resultType": "vector", "result": result }))
 }
 
-async fn range(door: &Door, request: Request<Body>) -> Answer {
-    let asked = Asked::of(door, request).await?;
+async fn range(asking: &Asking<'_>, request: Request<Body>) -> Answer {
+    let asked = Asked::of(asking.door, request).await?;
     let need = |name: &str, at: Option<Timestamp>| at.ok_or_else(|| bad(format!("the parameter `{name}` is missing")));
     let (start, end) = (need("start", asked.time("start")?)?, need("end", asked.time("end")?)?);
     let step =
@@ -163,8 +205,8 @@ async fn range(door: &Door, request: Request<Body>) -> Answer {
     }
     let over = Over { function: function.unwrap_or(Function::Last), first, last, step, range, part };
     let mut result = Vec::new();
-    for device in devices(door, &selector).await? {
-        let values = over.ask(door, &device, &selector.metric).await?;
+    for device in devices(asking, &selector).await? {
+        let values = over.ask(asking, &device, &selector.metric).await?;
         if !values.is_empty() {
             let values: Vec<Value> = values.into_iter().map(|(at, value)| point(at, value)).collect();
             result.push(json!({ "metric": labels_of(function, &selector, &device), "values": values }));
@@ -173,15 +215,15 @@ async fn range(door: &Door, request: Request<Body>) -> Answer {
     Ok(json!({ "resultType": "matrix", "result": result }))
 }
 
-async fn all_series(door: &Door, request: Request<Body>) -> Answer {
-    let asked = Asked::of(door, request).await?;
+async fn all_series(asking: &Asking<'_>, request: Request<Body>) -> Answer {
+    let asked = Asked::of(asking.door, request).await?;
     let selectors = asked.selectors()?;
     if selectors.is_empty() {
         return Err(bad("no match[] parameter provided"));
     }
     let mut series = Vec::new();
     for selector in &selectors {
-        for device in devices(door, selector).await? {
+        for device in devices(asking, selector).await? {
             series.push(json!({ "__name__": selector.metric, "device": device }));
         }
     }
@@ -202,10 +244,10 @@ struct Over {
 
 impl Over {
     /// The times that have a value.
-    async fn ask(&self, door: &Door, device: &str, metric: &str) -> Result<Vec<(Timestamp, f64)>, Refused> {
+    async fn ask(&self, asking: &Asking<'_>, device: &str, metric: &str) -> Result<Vec<(Timestamp, f64)>, Refused> {
         let mut parts = Vec::new();
         for aggregate in self.function.parts() {
-            parts.push(self.parts(door, device, metric, *aggregate).await?);
+            parts.push(self.parts(asking, device, metric, *aggregate).await?);
         }
         let count = self.last.since(self.first).0 / self.step.0;
         let at = |n: i64| Timestamp(self.first.0 + n * self.step.0);
@@ -215,7 +257,7 @@ impl Over {
     /// By beginning.
     async fn parts(
         &self,
-        door: &Door,
+        asking: &Asking<'_>,
         device: &str,
         metric: &str,
         aggregate: QueryAggregate,
@@ -223,7 +265,7 @@ impl Over {
         // One part alone may lie anywhere; several are multiples of their length.
         let alone = self.first == self.last && self.part == self.range;
         let question = Query {
-            tenant: None,
+            tenant: Some(asking.tenant.to_owned()),
             device_id: device.to_owned(),
             metric: metric.to_owned(),
             start: self.first.saturating_sub(self.range),
@@ -232,7 +274,7 @@ impl Over {
             step: (!alone).then_some(self.part),
             limit: PARTS_MAX as usize + 2,
         };
-        let answer = match door.node.query(question).await {
+        let answer = match asking.door.node.query(question).await {
             Ok(answer) => answer,
             Err(AskError::NotFound(_)) => return Ok(BTreeMap::new()),
             Err(error) => return Err(error.into()),
@@ -263,25 +305,19 @@ fn parsed(asked: &Asked) -> Result<Expr, Refused> {
     expr::parse(text).map_err(bad)
 }
 
-async fn devices(door: &Door, selector: &Selector) -> Result<Vec<String>, Refused> {
+async fn devices(asking: &Asking<'_>, selector: &Selector) -> Result<Vec<String>, Refused> {
     let found: Vec<String> = match &selector.devices {
         Devices::Named(names) => names.clone(),
-        Devices::All => all_devices(door).await?,
+        Devices::All => asking.all_devices().await?,
         Devices::Matching(patterns) => {
             let wanted = |name: &String| patterns.iter().any(|pattern| pattern.matches(name));
-            all_devices(door).await?.into_iter().filter(wanted).collect()
+            asking.all_devices().await?.into_iter().filter(wanted).collect()
         }
     };
     if found.len() > DEVICES_MAX {
         return Err(bad(format!("{} devices are more than {DEVICES_MAX}: name them in the label device", found.len())));
     }
     Ok(found)
-}
-
-async fn all_devices(door: &Door) -> Result<Vec<String>, Refused> {
-    let listed = door.node.devices(None, LIST_LINES_MAX).await?;
-    let name = |device: &Value| Some(device.get("device_id").or(device.get("device"))?.as_str()?.to_owned());
-    Ok(listed.iter().filter_map(name).collect())
 }
 
 /// A function makes another metric of it, so that the name goes; as in Prometheus the last value keeps it.

@@ -1,5 +1,7 @@
 //! Every address of the door, in one table.
 
+mod cloud;
+
 use std::sync::Arc;
 
 use axum::{
@@ -53,6 +55,7 @@ pub(super) fn routes() -> Vec<Route> {
     let mut routes = data();
     routes.extend(state());
     routes.extend(of_site());
+    routes.extend(cloud::routes());
     routes.extend(twins());
     routes.extend(grafana());
     routes.extend(node());
@@ -120,7 +123,8 @@ fn state() -> Vec<Route> {
     use Access::{Admin, Operator};
     vec![
         route("get", "/v1/devices", Operator, get(lists::devices), "Known devices, by name.", "Devices")
-            .params(const { &[param("after", "Only names after this one."), LIMIT] }),
+            .params(const { &[param("after", "Only names after this one."), LIMIT, TENANT] })
+            .of_tenants(),
         route("get", "/v1/devices/{device}", Operator, get(lists::device), "What is known of a device.", "Any"),
         route(
             "post",
@@ -263,88 +267,6 @@ fn of_site() -> Vec<Route> {
             "How far this node's deliveries to the cloud have come.",
             "Any",
         ),
-        route(
-            "get",
-            "/v1/cloud/sites",
-            Operator,
-            get(site::cloud_sites),
-            "The sites that deliver to this node of a cloud.",
-            "Any",
-        )
-        .of_tenants(),
-        route(
-            "get",
-            "/v1/cloud/sites/{site}/ledger",
-            Operator,
-            get(site::cloud_ledger),
-            "Where each record of a site has gone.",
-            "Any",
-        )
-        .of_tenants(),
-        route(
-            "get",
-            "/v1/cloud/lake",
-            Operator,
-            get(site::cloud_lake),
-            "The files of the archive, as its newest manifest names them.",
-            "Any",
-        )
-        .of_tenants(),
-        route(
-            "post",
-            "/v1/cloud/archive",
-            Admin,
-            post(site::cloud_archive),
-            "Moves what is settled into the archive, and puts the archive in order, now.",
-            "Any",
-        ),
-        route(
-            "delete",
-            "/v1/cloud/devices/{device}/events",
-            Admin,
-            delete(site::cloud_forget),
-            "Forgets the events of a device in all tiers; those of it from before are not taken any more.",
-            "Any",
-        )
-        .params(const { &[param("tenant", "Whose device it is. Default: `default`.")] })
-        .of_tenants(),
-        route(
-            "get",
-            "/v1/cloud/heads",
-            Operator,
-            get(site::cloud_heads),
-            "The definitions that sites are to run, for each set of sites, with their texts.",
-            "Any",
-        )
-        .params(const { &[param("tenant", "Whose sites. Default: all.")] })
-        .of_tenants(),
-        route(
-            "put",
-            "/v1/cloud/heads",
-            Admin,
-            put(site::put_cloud_heads),
-            "Rolls definitions out to sites, a canary first; with `dry_run` only says what would be.",
-            "Any",
-        )
-        .of_tenants(),
-        route(
-            "get",
-            "/v1/cloud/rollouts",
-            Operator,
-            get(site::cloud_rollouts),
-            "Rollouts, the newest first: how far each is, at which site, and why it was taken back.",
-            "Any",
-        )
-        .of_tenants(),
-        route(
-            "post",
-            "/v1/cloud/rollouts/{number}/undo",
-            Admin,
-            post(site::undo_cloud_rollout),
-            "Takes a rollout back; its sites run what they ran before.",
-            "Any",
-        )
-        .of_tenants(),
         route(
             "get",
             "/v1/site/conflicts",
@@ -525,7 +447,7 @@ fn grafana() -> Vec<Route> {
         "The series that selectors name, as Prometheus tells them.",
         const { &[MATCH] },
     ));
-    routes
+    routes.into_iter().map(Route::of_tenants).collect()
 }
 
 fn node() -> Vec<Route> {

@@ -94,6 +94,13 @@ pub(super) async fn cloud_forget(
     ask_cloud(&door, &who, "cloud_forget", asked.tenant, json!({ "device": device })).await
 }
 
+/// A question in SQL: `{"sql": …, "limit": …, "tenant": …}`.
+pub(super) async fn cloud_sql(State(door): State<Arc<Door>>, Extension(who): Extension<Who>, body: Body) -> Answer {
+    let mut asked = read_object(&door, body).await?;
+    asked["tenant"] = who.tenant(asked["tenant"].as_str().map(str::to_owned))?.into();
+    ask(&door, "cloud_sql", asked).await
+}
+
 /// What the sites are to run.
 pub(super) async fn cloud_heads(
     State(door): State<Arc<Door>>,

@@ -257,6 +257,8 @@ async fn a_user_of_a_tenant_gets_no_further() {
     check("GET", "/v1/cloud/sites/mill/ledger", "", 200).await;
     check("DELETE", "/v1/cloud/devices/press-1/events", "", 200).await;
     check("DELETE", "/v1/cloud/devices/press-1/events?tenant=other", "", 403).await;
+    check("POST", "/v1/sql", r#"{"sql":"SELECT 1"}"#, 200).await;
+    check("POST", "/v1/sql", r#"{"sql":"SELECT 1","tenant":"other"}"#, 403).await;
     check("PUT", "/v1/cloud/heads", r#"{"texts":[]}"#, 200).await;
     check("PUT", "/v1/cloud/heads", r#"{"tenant":"other","texts":[]}"#, 403).await;
     check("POST", "/v1/cloud/rollouts/7/undo", "", 200).await;
@@ -265,14 +267,20 @@ async fn a_user_of_a_tenant_gets_no_further() {
     assert_eq!(door.get("/v1/windows/ten?site=mill&tenant=acme", "ada").await.status, 400);
     check("GET", "/v1/alerts?limit=5", "", 200).await;
     check("GET", "/v1/alerts?tenant=other", "", 403).await;
+    check("GET", "/v1/devices?limit=5", "", 200).await;
+    check("GET", "/v1/devices?tenant=other", "", 403).await;
+    check("GET", "/prometheus/api/v1/label/device/values", "", 200).await;
     let expected = [
         r#"site cloud_sites {"tenant":"acme"}"#,
         r#"site cloud_ledger {"site":"mill","tenant":"acme"}"#,
         r#"site cloud_forget {"device":"press-1","tenant":"acme"}"#,
+        r#"site cloud_sql {"sql":"SELECT 1","tenant":"acme"}"#,
         r#"site cloud_put_heads {"tenant":"acme","texts":[]}"#,
         r#"site cloud_undo {"number":7,"tenant":"acme"}"#,
         "window ten None None None 5 of acme",
         "alerts None None 5 of acme",
+        "devices None 5 of acme",
+        "devices None 10000 of acme",
     ];
     assert_eq!(calls(), expected);
     // Whatever knows no tenants is closed.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::port::{
-    AlertAction, AlertsAsked, AskError, Health, Json, Node, PanesAsked, Query, QueryAggregate, QueryAnswer, Receipt,
-    Refusal, Submission,
+    AlertAction, AlertsAsked, AskError, DevicesAsked, Health, Json, Node, PanesAsked, Query, QueryAggregate,
+    QueryAnswer, Receipt, Refusal, Submission,
 };
 
 pub(super) const CREDIT: usize = 4 << 20;
@@ -114,12 +114,16 @@ impl Node for MemoryNode {
         }
     }
 
-    async fn devices(&self, after: Option<String>, limit: usize) -> Result<Vec<Json>, AskError> {
-        self.called(format!("devices {after:?} {limit}"));
+    async fn devices(&self, asked: DevicesAsked) -> Result<Vec<Json>, AskError> {
+        let DevicesAsked { after, tenant, limit } = asked;
+        self.called(match tenant {
+            None => format!("devices {after:?} {limit}"),
+            Some(tenant) => format!("devices {after:?} {limit} of {tenant}"),
+        });
         Ok(vec![json!({"device": "a"})])
     }
 
-    async fn metric_names(&self) -> Result<Vec<String>, AskError> {
+    async fn metric_names(&self, _: Option<&str>) -> Result<Vec<String>, AskError> {
         Ok(vec!["temperature".into()])
     }
 

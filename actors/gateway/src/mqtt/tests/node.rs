@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::port::{
-    AlertAction, AlertsAsked, AskError, Health, Json, Node, PanesAsked, Query, QueryAnswer, Receipt, Refusal,
-    Submission,
+    AlertAction, AlertsAsked, AskError, DevicesAsked, Health, Json, Node, PanesAsked, Query, QueryAnswer, Receipt,
+    Refusal, Submission,
 };
 
 #[derive(Debug)]
@@ -105,7 +105,7 @@ impl Node for FakeNode {
     async fn query(&self, _: Query) -> Result<QueryAnswer, AskError> {
         Err(AskError::Unavailable)
     }
-    async fn devices(&self, _: Option<String>, _: usize) -> Result<Vec<Json>, AskError> {
+    async fn devices(&self, _: DevicesAsked) -> Result<Vec<Json>, AskError> {
         Err(AskError::Unavailable)
     }
     async fn device(&self, _: &str) -> Result<Json, AskError> {
