@@ -115,6 +115,10 @@ impl State {
         if !self.definitions.wanted || self.definitions.busy {
             return;
         }
+        // Nothing works here before it is on disk: what it does, such as to raise alerts, is not to outlast a loss of power without it.
+        if !DEFINING.iter().all(|kind| self.shelf.documents.are_settled(*kind)) {
+            return;
+        }
         self.definitions.wanted = false;
         let mut config = (*self.config).clone();
         let mut problems = Vec::new();

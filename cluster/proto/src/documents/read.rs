@@ -67,6 +67,12 @@ impl Documents {
         self.docs.get(&Slot::of(kind, name)).is_none_or(|doc| doc.pending.is_empty() && doc.is_durable())
     }
 
+    /// Whether all that is said here of a kind is on disk.
+    pub fn are_settled(&self, kind: Kind) -> bool {
+        let mut docs = self.docs.iter().filter(|(slot, _)| slot.kind == kind);
+        docs.all(|(_, doc)| doc.pending.is_empty() && doc.is_durable())
+    }
+
     /// Whether a device was deleted, and not registered since.
     pub fn is_deleted(&self, device: &str) -> bool {
         matches!(self.life(device), Life::Deleted(_))

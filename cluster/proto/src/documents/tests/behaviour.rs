@@ -98,6 +98,21 @@ fn the_same_content_has_the_same_head_however_it_came_about() {
 }
 
 #[test]
+fn a_kind_is_settled_when_all_of_it_is_on_disk() {
+    let mut site = Site::new(6, 2);
+    assert!(site.docs(0).are_settled(Kind::Rules));
+    site.edit(0, |docs, now, wall| docs.put_text(now, wall, Kind::Rules, "hot", "celsius > 90"));
+    assert!(!site.docs(0).are_settled(Kind::Rules) && site.docs(0).are_settled(Kind::Windows));
+    site.run(3_000);
+    assert!((0..2).all(|node| site.docs(node).are_settled(Kind::Rules)));
+    for node in 0..2 {
+        site.crash(node);
+        site.start(node);
+        assert_eq!(site.docs(node).text(Kind::Rules, "hot").as_deref(), Some("celsius > 90"));
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let mut site = Site::new(5, 1);
     let refused = site.edit(0, |docs, now, wall| {
