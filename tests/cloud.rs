@@ -105,6 +105,15 @@ fn what_a_site_acknowledged_arrives_in_the_cloud() {
         let newest = as_prometheus("query?query=temperature%7Bdevice%3D~%22press-.*%22%7D&time=1760000701");
         (newest["result"][0]["value"][1] == "700").then_some(())
     });
+    // What came to the cloud's own node is the default tenant's, and nobody else's.
+    assert_eq!(above.post("/v1/telemetry", "application/x-ndjson", &events("own-1", 1, 5)), Some(200));
+    let values_of = |tenant: &str| {
+        let range = "start=1760000000000&end=1760001000000";
+        let path = format!("/v1/query?device_id=own-1&metric=temperature&{range}&tenant={tenant}");
+        above.get(&path)["points"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!((values_of("default"), values_of("acme")), (5, 0));
+    assert_eq!(above.get("/v1/devices?tenant=acme")["devices"], serde_json::json!([]));
     let left = north.wait_for("an empty uplink", |north| {
         let uplinks = north.get("/v1/uplinks");
         (uplinks["uplinks"][0]["left"] == serde_json::json!({ "results": 0, "raw": 0 })).then_some(uplinks)
