@@ -234,8 +234,9 @@ impl Cloud {
         answer.await.ok()
     }
 
-    /// What operators want to know or do: `cloud_sites`, `cloud_ledger`, `cloud_lake`, `cloud_archive`, `cloud_forget`, `cloud_heads`,
-    /// `cloud_sql`, `cloud_metric_names`, `cloud_put_heads`, `cloud_rollouts` and `cloud_undo`. A `tenant` in the body is the only one that is told of and changed.
+    /// What operators want to know or do: `cloud_sites`, `cloud_ledger`, `cloud_lake`, `cloud_archive`, `cloud_forget`, `cloud_sql`,
+    /// `cloud_metric_names`, `cloud_heads`, `cloud_put_heads`, `cloud_rollouts` and `cloud_undo`. A `tenant` in the body is the only one that
+    /// is told of and changed.
     pub(crate) async fn operate(&self, what: &str, body: &Json) -> Result<Json, AskError> {
         let tenant = body["tenant"].as_str();
         let is_told_of = |site: &str| tenant.is_none_or(|tenant| self.0.settings.site(site).tenant == tenant);

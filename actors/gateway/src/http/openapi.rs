@@ -145,7 +145,7 @@ fn site_body(path: &str) -> Value {
             &["sql"],
             json!({
                 "sql": {"type": "string", "examples": ["SELECT device, avg(value) FROM readings WHERE metric = 'temperature' GROUP BY device"]},
-                "limit": {"type": "integer", "minimum": 1, "description": "Rows to answer with. Default 10000, at most 100000."},
+                "limit": {"type": ["integer", "null"], "minimum": 1, "description": "Rows to answer with. Default 10000, at most 100000."},
                 "tenant": {"type": ["string", "null"], "description": "Whose sites. Default: `default`."},
             }),
         ),
